@@ -1,0 +1,12 @@
+"""The array types that modules hand to each other."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatImage = NDArray[np.float32]
+"""A picture, H × W × 3 in [0, 1], or a mask, H × W in [0, 1], 1 = damaged."""
+
+ByteImage = NDArray[np.uint8]
+"""The same in 8 bits, 0 to 255."""

@@ -1,0 +1,22 @@
+"""What can go wrong, as exceptions whose message says what is wrong, with which file, and what to do.
+
+The library raises these and nothing else on bad input; the command line turns them into one line and an exit code.
+"""
+
+from __future__ import annotations
+
+
+class OldphotoError(Exception):
+    """Any failure that is not a bug in oldphoto."""
+
+
+class UsageError(OldphotoError):
+    """The request itself is wrong (a missing input, an output inside the input, an unknown device): nothing is touched."""
+
+
+class CheckpointError(UsageError):
+    """Weights are missing, altered, or of another shape than their manifest says."""
+
+
+class PhotoError(OldphotoError):
+    """One photo can not be read, restored or written: it fails, the others go on."""
