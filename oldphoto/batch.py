@@ -1,0 +1,400 @@
+"""Plan, work, commit over folders: which photo becomes which file, what is finished already, and what failed.
+
+`plan` looks and decides but touches nothing; `run` does the jobs of a plan, collects failures, and yields one `Outcome`
+a job in the order of the plan. An output appears by rename only, so an output that exists is finished: a rerun resumes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+import traceback
+import unicodedata
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path, PurePosixPath
+
+from oldphoto.errors import OldphotoError, UsageError
+
+_LOOK_AHEAD = 4  # photos a worker may be ahead of the one whose turn it is
+_PART_NAME = re.compile(r"\.[0-9a-f]{32}\.oldphoto-part")  # of the files that oldphoto.imagefile.atomically writes to
+_STALE_AFTER = 600  # seconds without a write to such a file: none is written that slowly, its writer is dead
+
+
+@dataclass(frozen=True)
+class Naming:
+    """Which files are photos, and what their outputs are called."""
+
+    readable: frozenset[str]
+    """Suffixes of the files taken from a folder, in lower case with the dot."""
+    writable: frozenset[str]
+    """Suffixes that OUTPUT may have when it names a file."""
+    target: Callable[[str], str]
+    """The output's file name for a source's file name."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One photo to work on."""
+
+    source: Path
+    name: PurePosixPath
+    """The source relative to INPUT."""
+    target: Path
+    mask: Path | None = None
+    """The user's own mask of this photo."""
+    save_mask: Path | None = None
+    """Where the mask that was used is written."""
+    kept: bool = False
+    """The output exists and stays."""
+    renamed: bool = False
+    """Another photo wants the same output, so this one got a longer name."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a folder holds."""
+
+    names: tuple[PurePosixPath, ...]
+    """The photos, relative to the folder and sorted."""
+    ignored: int = 0
+    """How many files and folders were left out: hidden, not photos, or links to folders."""
+    unreadable: tuple[tuple[Path, str], ...] = ()
+    """Folders that cannot be read, with the reason."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do."""
+
+    jobs: tuple[Job, ...]
+    found: Found
+
+    @property
+    def pending(self) -> tuple[Job, ...]:
+        """The jobs that are not finished already."""
+        return tuple(job for job in self.jobs if not job.kept)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is told of a finished photo."""
+
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    faces: tuple[tuple[float, float, float, float], ...] | None = None
+    """Left, top, right, bottom of each face as shares of the width and height."""
+    damaged_share: float | None = None
+    warnings: tuple[str, ...] = ()
+    before: bytes | None = None
+    after: bytes | None = None
+    mask: bytes | None = None
+
+
+Work = Callable[[Job], Result]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: `status` is "kept", "failed", or the word that `run` was given for success."""
+
+    job: Job
+    status: str
+    result: Result = Result()
+    error: str = ""
+    traceback: str = ""
+
+
+def plan(
+    source: Path,
+    output: Path,
+    naming: Naming,
+    *,
+    overwrite: bool = False,
+    save_masks: Path | None = None,
+    leave_out: Path | None = None,
+) -> Plan:
+    """Decide what becomes of each photo, and refuse what cannot end well; touch nothing.
+
+    Parameters
+    ----------
+    source
+        A photo, or a folder that is searched through all levels.
+    output
+        A folder (the tree below `source` is kept), or for one photo also the name of the output file.
+    naming
+        Which files are photos, and what their outputs are called.
+    overwrite
+        Do finished outputs again. By default they are kept.
+    save_masks
+        A folder for the masks that were used.
+    leave_out
+        A file or folder below `source` that holds no photos to work on, such as the user's masks.
+
+    Raises
+    ------
+    UsageError
+        `source` is missing, not readable or without photos; outputs would land on inputs, among them or on each
+        other; or a folder cannot be written to.
+    """
+    if source.is_dir():
+        _refuse_overlap(source, output)
+        found = find_photos(source, naming.readable, leave_out)
+        sources = [source / name for name in found.names]
+        targets = [output / name for name in assign_names(found.names, naming.target)]
+        wanted = [output / name.with_name(naming.target(name.name)) for name in found.names]
+    elif source.is_file():
+        found = Found((PurePosixPath(source.name),))
+        sources = [source]
+        targets = wanted = [_target_of_file(source, output, naming)]
+    else:
+        raise UsageError(f"no such file or folder: {source}")
+    sides = [save_masks / name if save_masks else None for name in assign_names(found.names, mask_name)]
+    jobs = tuple(
+        Job(path, name, target, save_mask=side, kept=target.exists() and not overwrite, renamed=target != wish)
+        for path, name, target, side, wish in zip(sources, found.names, targets, sides, wanted, strict=True)
+    )
+    _refuse_bad_outputs(jobs, source)
+    return Plan(jobs, found)
+
+
+def mask_name(name: str) -> str:
+    """Return the file name of a photo's mask."""
+    return f"{PurePosixPath(name).stem}.png"
+
+
+def assign_names(names: Sequence[PurePosixPath], target: Callable[[str], str]) -> list[PurePosixPath]:
+    """Give every source an output name of its own, whatever their order and whatever is on the disk.
+
+    Names that differ only in case or in Unicode form count as one, as on Windows and macOS. Where several sources want
+    one name, each gets its own suffix into it (``a.jpg.png``, ``a.png.png``), and where that is not enough a number.
+
+    Parameters
+    ----------
+    names
+        The sources, relative to their folder, all different.
+    target
+        The wanted file name for a source's file name.
+    """
+    wanted = {name: name.with_name(target(name.name)) for name in sorted(names)}
+    taken = {fold(folder) for name in names for folder in name.parents}
+    given: dict[PurePosixPath, PurePosixPath] = {}
+
+    def give(candidates: Mapping[PurePosixPath, PurePosixPath]) -> None:
+        wishes = Counter(fold(candidate) for candidate in candidates.values())
+        free = {key for key, wishers in wishes.items() if wishers == 1} - taken
+        given.update((name, candidate) for name, candidate in candidates.items() if fold(candidate) in free)
+        taken.update(free)
+
+    give(wanted)
+    give({name: wish.with_name(name.name + wish.suffix) for name, wish in wanted.items() if name not in given})
+    for name, wish in wanted.items():
+        if name not in given:
+            numbered = (wish.with_name(f"{wish.stem}-{number}{wish.suffix}") for number in count(1))
+            given[name] = next(candidate for candidate in numbered if fold(candidate) not in taken)
+            taken.add(fold(given[name]))
+    return [given[name] for name in names]
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Check that files can be made in `folder`, which need not exist yet.
+
+    Raises
+    ------
+    UsageError
+        It is a file, or it (or the nearest folder above it that exists) cannot be written to.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UsageError(f"not a folder: {there}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot write into {there}: give another folder, or yourself the right to write there")
+
+
+def find_photos(folder: Path, suffixes: frozenset[str], leave_out: Path | None = None) -> Found:
+    """List the photos of a folder and of those below it.
+
+    Raises
+    ------
+    UsageError
+        There is no photo.
+    """
+    photos: list[PurePosixPath] = []
+    errors: list[OSError] = []
+    ignored = 0
+    for place, folders, files in os.walk(folder, onerror=errors.append):
+        here = Path(place)
+        links = {name for name in folders if (here / name).is_symlink()}  # not followed: they can form loops
+        entered = [
+            name for name in folders if not (name.startswith(".") or name in links or same(here / name, leave_out))
+        ]
+        ignored += len(folders) - len(entered)
+        folders[:] = entered  # os.walk goes only into these
+        for name in files:
+            if _is_photo(here / name, suffixes) and not same(here / name, leave_out):
+                photos.append(PurePosixPath((here / name).relative_to(folder).as_posix()))
+            else:
+                ignored += 1
+    unreadable = tuple((Path(error.filename), error.strerror or "cannot be read") for error in errors)
+    if not photos:
+        raise UsageError(": ".join(map(str, unreadable[0])) if unreadable else f"no photo found in {folder}")
+    return Found(tuple(sorted(photos)), ignored, unreadable)
+
+
+def _is_photo(path: Path, suffixes: frozenset[str]) -> bool:
+    """Tell photos by their names; a broken link is one, so that it is reported and not passed over."""
+    broken = path.is_symlink() and not path.exists()
+    return path.suffix.lower() in suffixes and not path.name.startswith(".") and (broken or path.is_file())
+
+
+def _target_of_file(source: Path, output: Path, naming: Naming) -> Path:
+    """Find the output of a single photo: OUTPUT itself, or a file in it."""
+    if source.suffix.lower() not in naming.readable:
+        raise UsageError(f"{source}: not a photo that can be read ({', '.join(sorted(naming.readable))})")
+    if not os.access(source, os.R_OK):
+        raise UsageError(f"{source}: no permission to read it")
+    if output.is_dir():
+        return output / naming.target(source.name)
+    if output.suffix.lower() in naming.writable:
+        return output
+    if output.suffix or output.exists():
+        allowed = ", ".join(sorted(naming.writable))
+        raise UsageError(f"{output}: make this folder first, or name a file that ends in {allowed}")
+    return output / naming.target(source.name)
+
+
+def _refuse_overlap(source: Path, output: Path) -> None:
+    if same(output, source):
+        raise UsageError(f"the output is the input ({source}): give another folder")
+    if inside(output, source):
+        raise UsageError(f"the output ({output}) is inside the input ({source}): give a folder outside it")
+    if inside(source, output):
+        raise UsageError(f"the input ({source}) is inside the output ({output}): give a folder beside it")
+
+
+def _refuse_bad_outputs(jobs: Sequence[Job], source: Path) -> None:
+    """Refuse outputs that would land on an input, among the inputs, on each other, or where nothing can be written."""
+    inputs = {os.path.realpath(job.source) for job in jobs}
+    outputs = [path for job in jobs for path in (job.target, job.save_mask) if path is not None]
+    seen: set[str] = set()
+    for path in outputs:
+        real = str(Path(os.path.realpath(path.parent), path.name))  # a link there would be replaced, not followed
+        if real in inputs or (len(jobs) == 1 and same(path, jobs[0].source)):
+            raise UsageError(f"{path} is an input and would be overwritten: give another output")
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder, but a file would be written there")
+        if fold(real) in seen:
+            raise UsageError(f"{path} would be written twice: give the masks a folder of their own")
+        seen.add(fold(real))
+    for folder in sorted({path.parent for path in outputs}):
+        if source.is_dir() and inside(folder, source):
+            raise UsageError(f"{folder} is inside the input ({source}): give a folder outside it")
+        refuse_unwritable(folder)
+
+
+def same(path: Path, other: Path | None) -> bool:
+    """Tell whether two paths lead to one existing file or folder; case and links deceive a comparison of names."""
+    return other is not None and path.exists() and other.exists() and path.samefile(other)
+
+
+def inside(path: Path, folder: Path) -> bool:
+    """Tell whether `path`, which need not exist, is `folder` or below it."""
+    real = Path(os.path.realpath(path))  # unlike Path.resolve it survives a loop of links
+    return any(same(above, folder) for above in (real, *real.parents))
+
+
+def fold(path: PurePosixPath | str) -> str:
+    """Return what names have in common that Windows or macOS take for the same."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", str(path)).casefold())
+
+
+def run(jobs: Iterable[Job], work: Work, workers: int = 1, done: str = "restored") -> Iterator[Outcome]:
+    """Do the jobs and yield how each ended, in their order, whatever `workers` is.
+
+    A job that fails, for whatever reason, becomes an outcome and never stops the others. An interrupt (Ctrl-C) aborts
+    the job at work; with several workers no new job starts, those at work finish and are yielded.
+
+    Parameters
+    ----------
+    jobs
+        The jobs of a plan.
+    work
+        Does one job: reads, restores and writes. Called from several threads where `workers` is more than 1.
+    workers
+        How many jobs are worked on at once.
+    done
+        The status of a job that succeeded.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After an interrupt, when the jobs at work have ended.
+    """
+    if workers == 1:
+        for job in jobs:
+            yield _attempt(job, work, done)
+        return
+    waiting: deque[Future[Outcome]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="oldphoto")
+    try:
+        for job in jobs:
+            waiting.append(pool.submit(_attempt, job, work, done))
+            if len(waiting) >= workers * _LOOK_AHEAD:
+                yield waiting[0].result()
+                waiting.popleft()
+        while waiting:
+            yield waiting[0].result()
+            waiting.popleft()
+    except KeyboardInterrupt:
+        pool.shutdown(wait=True, cancel_futures=True)
+        yield from (future.result() for future in waiting if not future.cancelled())
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _attempt(job: Job, work: Work, done: str) -> Outcome:
+    if job.kept:
+        return Outcome(job, "kept")
+    try:
+        return Outcome(job, done, work(job))
+    except Exception as error:
+        return Outcome(job, "failed", error=reason(error, job.source), traceback=traceback.format_exc())
+
+
+def reason(error: Exception, source: Path) -> str:
+    """Say in one line what went wrong with a photo, and the remedy where one is known."""
+    text = str(error).removeprefix(f"{source}: ")
+    if _is_out_of_memory(error):
+        text = "out of memory: try --tile 256, and --jobs 1"
+    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        text = "the disk is full: free some space and run again, finished photos are kept"
+    elif isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    elif not isinstance(error, OldphotoError):
+        text = f"unexpected {type(error).__name__}: {text}"
+    return " ".join(text.split())
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch has an OutOfMemoryError for CUDA and plain RuntimeErrors for the CPU and MPS; it is not imported for this.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
+
+
+def remove_stale_parts(jobs: Iterable[Job]) -> None:
+    """Remove what runs that were killed in the middle of a write left in the output folders; never what is in use."""
+    folders = {path.parent for job in jobs for path in (job.target, job.save_mask) if path is not None}
+    for folder in folders:
+        for part in folder.glob(".*"):
+            if _PART_NAME.fullmatch(part.name):
+                with suppress(OSError):  # another run may be first
+                    if time.time() - part.stat().st_mtime > _STALE_AFTER:
+                        part.unlink()

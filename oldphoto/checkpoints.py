@@ -1,0 +1,178 @@
+"""Find, verify and load weights; keep their manifest.
+
+A folder of checkpoints holds ``*.safetensors`` and ``manifest.json``: for every network its file, SHA-256,
+configuration, training records and scores. The bundled folder stands at the top of the repository and inside the
+installed package; ``OLDPHOTO_CHECKPOINTS`` or an argument points elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from oldphoto.errors import CheckpointError, UsageError
+from oldphoto.imagefile import atomically
+
+ENVIRONMENT = "OLDPHOTO_CHECKPOINTS"
+MANIFEST = "manifest.json"
+Net = TypeVar("Net", bound=nn.Module)
+
+_REMEDY = "reinstall oldphoto, or point --weights at a folder of intact checkpoints"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the manifest says of one network."""
+
+    name: str
+    file: str
+    sha256: str
+    config: Mapping[str, Any]
+    training: tuple[Mapping[str, Any], ...] = ()
+    scores: Mapping[str, Any] | None = None
+
+
+def checkpoint_folder(folder: Path | None = None) -> Path:
+    """The folder asked for, or by the environment, or the bundled one.
+
+    Raises CheckpointError where none of them has a manifest.
+    """
+    here = Path(__file__).resolve().parent
+    asked = folder or (Path(os.environ[ENVIRONMENT]) if os.environ.get(ENVIRONMENT) else None)
+    candidates = [asked] if asked else [here / "checkpoints", here.parent / "checkpoints"]
+    for candidate in candidates:
+        if (candidate / MANIFEST).is_file():
+            return candidate
+    raise CheckpointError(f"{candidates[0]}: no weights here ({MANIFEST} is missing); {_REMEDY}")
+
+
+def read_manifest(folder: Path) -> dict[str, Record]:
+    """Every network of a folder of checkpoints, by name. Raises CheckpointError."""
+    path = folder / MANIFEST
+    try:
+        networks = json.loads(path.read_text(encoding="utf-8"))["networks"]
+        return {
+            name: Record(
+                name,
+                str(entry["file"]),
+                str(entry["sha256"]),
+                dict(entry["config"]),
+                tuple(entry.get("training", ())),
+                entry.get("scores"),
+            )
+            for name, entry in networks.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: not a readable manifest ({error!r}); {_REMEDY}") from error
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(folder: Path, record: Record) -> Path:
+    """The path of a network's weights, once its hash is found right. Raises CheckpointError."""
+    path = folder / record.file
+    if Path(record.file).name != record.file:
+        raise CheckpointError(f"{folder / MANIFEST}: '{record.file}' is not a plain file name; {_REMEDY}")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: weights are missing; {_REMEDY}")
+    try:
+        actual = sha256(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: can not be read ({error.strerror}); {_REMEDY}") from error
+    if actual != record.sha256:
+        raise CheckpointError(f"{path}: altered or damaged, its SHA-256 is not the manifest's; {_REMEDY}")
+    return path
+
+
+def find(name: str, folder: Path | None = None) -> tuple[Path, Record]:
+    """The folder and the manifest's record of a network. Raises CheckpointError."""
+    where = checkpoint_folder(folder)
+    record = read_manifest(where).get(name)
+    if record is None:
+        raise CheckpointError(f"{where / MANIFEST}: no network '{name}' in it; {_REMEDY}")
+    return where, record
+
+
+def load(kind: type[Net], name: str, folder: Path | None = None) -> Net:
+    """Build a network by its manifest's configuration and give it its verified weights, as float32.
+
+    Raises CheckpointError where file, hash, configuration or shapes do not fit.
+    """
+    where, record = find(name, folder)
+    path = verify(where, record)
+    try:
+        net = kind(**record.config)
+        weights = {key: value.float() for key, value in load_file(path).items()}
+        net.load_state_dict(weights)
+    except (SafetensorError, OSError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: does not hold the network '{name}' ({reason}); {_REMEDY}") from error
+    return net
+
+
+def save(
+    name: str,
+    weights: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    folder: Path,
+    training: Mapping[str, Any],
+    scores: Mapping[str, Any] | None = None,
+    half: bool = True,
+) -> Path:
+    """Write weights (float16 unless ``half`` is False) and enter them, with their training record, in the manifest.
+
+    The record of the run that wrote the file before under the same ``run`` id is replaced, earlier runs stay.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.safetensors"
+    dtype = torch.float16 if half else torch.float32
+    tensors = {key: value.detach().to("cpu", dtype).contiguous() for key, value in weights.items()}
+    with atomically(path) as temporary:
+        save_file(tensors, temporary)
+    manifest = folder / MANIFEST
+    content = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {"networks": {}}
+    known = content["networks"].get(name, {})
+    history = [record for record in known.get("training", []) if record.get("run") != training.get("run")]
+    content["networks"][name] = {
+        "file": path.name,
+        "sha256": sha256(path),
+        "config": dict(config),
+        "training": [*history, dict(training)],
+        "scores": dict(scores) if scores is not None else None,
+    }
+    with atomically(manifest) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return path
+
+
+def pick_device(name: str) -> torch.device:
+    """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps`` into a device of this machine. Raises UsageError."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"--device {name}: not a device; use auto, cpu, cuda, cuda:N or mps") from error
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise UsageError(f"--device {name}: this machine has no such CUDA device; use --device cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("--device mps: Metal is not available on this machine; use --device cpu")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"--device {name}: not supported; use auto, cpu, cuda, cuda:N or mps")
+    return device

@@ -1,0 +1,62 @@
+"""``oldphoto train``."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import click
+
+NETWORKS = ("scratches", "tone", "autoencoders", "translation", "faces")
+
+
+@click.command()
+@click.argument("network", type=click.Choice(NETWORKS))
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of training photographs.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for weights and manifest.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop after so many minutes.")
+@click.option("--steps", type=click.IntRange(min=1), help="Stop after so many steps.")
+@click.option("--resume", is_flag=True, help="Go on from the weights in --out.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("--crop", type=click.IntRange(min=64), default=128, show_default=True, help="Side of the crops, px.")
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=8e-4, show_default=True)
+@click.option("--device", default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; 1 beside other work.")
+@click.option("--bfloat16/--float32", default=True, show_default=True, help="Arithmetic of the networks.")
+def train(
+    network: str,
+    data: Path,
+    out: Path,
+    minutes: float | None,
+    steps: int | None,
+    resume: bool,
+    seed: int,
+    batch: int,
+    crop: int,
+    learning_rate: float,
+    device: str,
+    threads: int | None,
+    bfloat16: bool,
+) -> None:
+    """Train NETWORK on the photographs in --data, and keep weights and manifest in --out.
+
+    Give a budget with --minutes or --steps. The weights are saved every few minutes; after an interruption,
+    --resume goes on from them.
+    """
+    import logging
+
+    import torch
+
+    from oldphoto.checkpoints import pick_device
+    from oldphoto.training.loop import Settings
+
+    if (minutes is None) == (steps is None):
+        raise click.UsageError("give either --minutes or --steps")
+    if threads:
+        torch.set_num_threads(threads)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s")
+    settings = Settings(
+        data, out, minutes, steps, resume, seed, batch, crop, learning_rate, str(pick_device(device)), bfloat16
+    )
+    importlib.import_module(f"oldphoto.training.{network}").train(settings)

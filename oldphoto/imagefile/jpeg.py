@@ -1,0 +1,109 @@
+"""JPEG: what decodes of a truncated file, and an encoder that grainy photos do not overflow.
+
+Pillow's encoder has a fixed buffer when it optimises, which fine grain at high quality exceeds ("broken data stream");
+so the picture is encoded by imagecodecs and the metadata segments are put in here.
+"""
+
+from __future__ import annotations
+
+import struct
+from io import BytesIO
+
+import imagecodecs
+import numpy as np
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+
+from oldphoto.imagefile import exif as exif_block
+from oldphoto.imagefile.photo import Raster
+
+SIGNATURE = b"\xff\xd8\xff"
+SEGMENT_LIMIT = 65533
+"""Bytes that one metadata segment can hold: EXIF and XMP have to fit into one."""
+
+XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
+_ICC_PREFIX = b"ICC_PROFILE\0"
+_ICC_PART = SEGMENT_LIMIT - len(_ICC_PREFIX) - 2
+_END_OF_IMAGE = b"\xff\xd9"
+_MISSING = (127, 128)  # what the decoder leaves where data is missing: middle gray, inverted or not
+
+
+def size(data: bytes) -> tuple[int, int]:
+    """Return width and height by the header alone."""
+    return JpegImageFile(BytesIO(data)).size
+
+
+def open_image(data: bytes) -> tuple[Image.Image, list[str]]:
+    """Decode a JPEG as far as its data reaches.
+
+    Returns
+    -------
+    image, warnings
+        The decoded picture, and from which row on it is missing if the file is cut off.
+
+    Raises
+    ------
+    OSError
+        If nothing of the picture decodes.
+    """
+    image = JpegImageFile(BytesIO(data))
+    try:
+        image.load()
+    except OSError:
+        # With an end marker the decoder takes what there is for the whole file; Pillow's own switch for this is global.
+        image = JpegImageFile(BytesIO(data + _END_OF_IMAGE))
+        image.load()
+        return image, [_describe_truncation(image)]
+    return image, []
+
+
+def _describe_truncation(image: Image.Image) -> str:
+    samples = np.asarray(image).reshape(image.height, -1)
+    last = image.height
+    while last > 0 and np.isin(samples[last - 1], _MISSING).all():
+        last -= 1
+    if last == 0:
+        raise OSError("truncated before the first row of the picture")
+    if last == image.height:
+        return "truncated: the end of the file is missing, the picture may be coarser than it was or lack its last rows"
+    return f"truncated: the part below row about {last} of {image.height} is missing in the file"
+
+
+def density(image: Image.Image) -> tuple[float, float] | None:
+    """Return the JFIF resolution in pixels an inch; Pillow's info["dpi"] says 72 where the file says nothing."""
+    unit_scale = {1: 1.0, 2: 2.54}.get(image.info.get("jfif_unit", 0))
+    x, y = image.info.get("jfif_density", (0, 0))
+    return None if unit_scale is None or not x or not y else (x * unit_scale, y * unit_scale)
+
+
+def encode(raster: Raster, quality: int) -> bytes:
+    """Encode 8-bit gray or RGB as a baseline JPEG; from quality 90 on the colours keep their full resolution."""
+    data = imagecodecs.jpeg8_encode(
+        np.ascontiguousarray(raster.pixels), level=quality, subsampling="444" if quality >= 90 else "420", optimize=True
+    )
+    jfif_end = 4 + struct.unpack_from(">H", data, 4)[0]
+    return b"".join((data[:2], _jfif(raster.dpi), *_metadata_segments(raster), data[jfif_end:]))
+
+
+def _jfif(dpi: tuple[float, float] | None) -> bytes:
+    x, y = (0, 0) if dpi is None else (round(value) for value in dpi)
+    if not (0 < x < 65536 and 0 < y < 65536):
+        return _segment(0xE0, b"JFIF\0\x01\x01" + struct.pack(">BHHBB", 0, 1, 1, 0, 0))
+    return _segment(0xE0, b"JFIF\0\x01\x01" + struct.pack(">BHHBB", 1, x, y, 0, 0))
+
+
+def _metadata_segments(raster: Raster) -> list[bytes]:
+    segments = []
+    if raster.exif is not None:
+        segments.append(_segment(0xE1, exif_block.PREFIX + raster.exif.removeprefix(exif_block.PREFIX)))
+    if raster.xmp is not None:
+        segments.append(_segment(0xE1, XMP_PREFIX + raster.xmp))
+    if raster.icc is not None:
+        parts = [raster.icc[start : start + _ICC_PART] for start in range(0, len(raster.icc), _ICC_PART)]
+        for number, part in enumerate(parts, start=1):
+            segments.append(_segment(0xE2, _ICC_PREFIX + bytes((number, len(parts))) + part))
+    return segments
+
+
+def _segment(marker: int, content: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content

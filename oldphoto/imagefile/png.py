@@ -1,0 +1,60 @@
+"""PNG with all its bits: Pillow has no 16-bit colour, so pixels go through imagecodecs and metadata through chunks."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from io import BytesIO
+
+import imagecodecs
+import numpy as np
+from PIL.PngImagePlugin import PngImageFile
+
+from oldphoto.imagefile import exif as exif_block
+from oldphoto.imagefile.photo import IntImage, Raster, per_metre
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_HEADER_END = len(SIGNATURE) + 25  # the IHDR chunk is 25 bytes long
+
+
+def is_deep(data: bytes) -> bool:
+    """Tell whether a PNG has 16 bits a sample."""
+    return data[24:25] == b"\x10"
+
+
+def decode_deep(data: bytes) -> tuple[IntImage, IntImage | None]:
+    """Decode a 16-bit PNG: pixels (H × W or H × W × 3) and alpha (H × W or None); a transparent colour makes alpha."""
+    samples: IntImage = np.asarray(imagecodecs.png_decode(data))
+    if samples.ndim == 2:
+        return samples, None
+    pixels = samples[..., 0] if samples.shape[2] <= 2 else samples[..., :3]
+    return pixels, (samples[..., -1] if samples.shape[2] in (2, 4) else None)
+
+
+def encode(raster: Raster) -> bytes:
+    """Encode 8 or 16 bits, gray or RGB, with or without alpha."""
+    data = imagecodecs.png_encode(np.ascontiguousarray(raster.samples), level=6)
+    return b"".join((data[:_HEADER_END], *_metadata_chunks(raster), data[_HEADER_END:]))
+
+
+def _metadata_chunks(raster: Raster) -> list[bytes]:
+    chunks = []
+    if raster.icc is not None:
+        chunks.append(_chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(raster.icc)))
+    if raster.dpi is not None:
+        x, y = (min(per_metre(value), 2**31 - 1) for value in raster.dpi)
+        chunks.append(_chunk(b"pHYs", struct.pack(">IIB", x, y, 1)))
+    if raster.exif is not None:
+        chunks.append(_chunk(b"eXIf", raster.exif.removeprefix(exif_block.PREFIX)))
+    if raster.xmp is not None:
+        chunks.append(_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + raster.xmp))
+    return chunks
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def open_image(data: bytes) -> PngImageFile:
+    """Open a PNG with Pillow, for its metadata and for 8-bit pixels."""
+    return PngImageFile(BytesIO(data))

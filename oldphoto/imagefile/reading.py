@@ -1,0 +1,261 @@
+"""From a file to an upright `Photo`: the kind is told by content, never by suffix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from oldphoto.arrays import FloatImage
+from oldphoto.errors import PhotoError
+from oldphoto.imagefile import exif as exif_block
+from oldphoto.imagefile import jpeg, png, tiff
+from oldphoto.imagefile.colour import cmyk_to_rgb
+from oldphoto.imagefile.photo import PIXEL_LIMIT, IntImage, Photo, Raster, per_inch
+
+LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
+"""Weights of red, green and blue in a gray value."""
+
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"})
+_STRIP_ROWS = 256
+
+
+def read_photo(path: Path) -> Photo:
+    """Read a photo with all its bits and metadata, turned upright.
+
+    A JPEG that is cut off is read as far as it decodes, with a warning in `Photo.warnings`; other damage is refused.
+
+    Raises
+    ------
+    PhotoError
+        If the file cannot be opened, is no photo, is animated, damaged or larger than a gigapixel: one line with the
+        file, what is wrong and what to do.
+    """
+    try:
+        with path.open("rb") as file:
+            kind = _kind(file.read(32))
+            file.seek(0)
+            raster = _decode(file, kind)
+        return _photo(raster, kind)
+    except PhotoError as error:
+        raise PhotoError(f"{path}: {error}") from error
+    except MemoryError as error:
+        raise PhotoError(f"{path}: does not fit into memory: close other programs or scale it down") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise PhotoError(
+                f"{path}: cannot be opened ({error.strerror}): check the path and its permissions"
+            ) from error
+        raise _damaged(path, error) from error
+    except Exception as error:  # decoders raise anything on damaged data
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> PhotoError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return PhotoError(f"{path}: is damaged or incomplete ({reason}): replace it by an intact copy")
+
+
+def read_mask(path: Path) -> FloatImage:
+    """Read any image as a mask of damage, H × W in [0, 1], 1 (white) = damaged; what is transparent is undamaged.
+
+    Raises
+    ------
+    PhotoError
+        As `read_photo`.
+    """
+    photo = read_photo(path)
+    mask = np.array(photo.rgb[..., 0]) if photo.gray else np.clip(photo.rgb @ LUMINANCE, 0, 1)
+    if photo.alpha is not None:
+        mask *= photo.alpha / np.float32(np.iinfo(photo.alpha.dtype).max)
+    return np.asarray(mask, np.float32)
+
+
+def _kind(head: bytes) -> str:
+    """Return "jpg", "png", "tif", "webp", "bmp" or "heif" by the first bytes of a file."""
+    if not head:
+        raise PhotoError("is empty: replace it by an intact copy")
+    if head.startswith(jpeg.SIGNATURE):
+        return "jpg"
+    if head.startswith(png.SIGNATURE):
+        return "png"
+    if head.startswith(tiff.SIGNATURES):
+        return "tif"
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "webp"
+    if head.startswith(b"BM"):
+        return "bmp"
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
+        return "heif"
+    if head.startswith(b"GIF8"):
+        raise PhotoError("is a GIF, which may be animated and is not read: save it as PNG")
+    raise PhotoError("is no JPEG, PNG, TIFF, WebP, BMP or HEIC image: convert it to one of these, or leave it out")
+
+
+def _decode(file: BinaryIO, kind: str) -> Raster:
+    if kind == "jpg":
+        return _decode_jpeg(file.read())
+    if kind == "png":
+        return _decode_png(file.read())
+    if kind == "tif":
+        return tiff.decode(file)
+    if kind == "webp":
+        return _decode_with_pillow(WebPImageFile(file))
+    if kind == "bmp":
+        return _decode_bmp(file)
+    return _decode_heif(file)
+
+
+# Each format's Pillow class is called by itself: Image.open refuses large scans, by a limit global to the process.
+
+
+def _decode_jpeg(data: bytes) -> Raster:
+    _check_size(*jpeg.size(data))
+    image, warnings = jpeg.open_image(data)
+    raster = _decode_with_pillow(image)
+    raster.dpi = jpeg.density(image)
+    raster.warnings = warnings + raster.warnings
+    return raster
+
+
+def _decode_png(data: bytes) -> Raster:
+    image = png.open_image(data)
+    raster = _decode_with_pillow(image)
+    x, y = image.info.get("dpi", (0, 0))
+    if x and y:
+        raster.dpi = (per_inch(x / 0.0254), per_inch(y / 0.0254))
+    image.close()
+    if png.is_deep(data):
+        raster.pixels, raster.alpha = png.decode_deep(data)
+    return raster
+
+
+def _decode_bmp(file: BinaryIO) -> Raster:
+    image = BmpImageFile(file)
+    raster = _decode_with_pillow(image)
+    x, y = image.info.get("dpi", (0, 0))
+    if x and y:
+        raster.dpi = (per_inch(round(x * 39.3701)), per_inch(round(y * 39.3701)))
+    return raster
+
+
+def _decode_heif(file: BinaryIO) -> Raster:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise PhotoError("is HEIC, which needs one more package: pip install 'oldphoto[heif]'") from error
+    opened = pillow_heif.open_heif(file)
+    _check_size(*opened.size)
+    image: Image.Image = opened.to_pillow()
+    return _decode_with_pillow(image)
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > PIXEL_LIMIT:
+        raise PhotoError(f"has {width} by {height} pixels, more than {PIXEL_LIMIT:,}: scale it down")
+
+
+def _decode_with_pillow(image: Image.Image) -> Raster:
+    """Take 8-bit pixels, alpha, profile, EXIF and XMP from a Pillow image; each format finds its resolution itself."""
+    _check_size(*image.size)
+    frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
+    if frames > 1:
+        raise PhotoError(f"is animated ({frames} frames): save the frame to restore as a picture of its own")
+    image.load()
+    icc: bytes | None = image.info.get("icc_profile") or None
+    if image.mode == "CMYK":
+        pixels, icc, warnings = cmyk_to_rgb(image, icc)
+        return Raster(np.asarray(pixels), icc=icc, exif=_exif(image), xmp=_xmp(image), warnings=warnings)
+    samples: IntImage = np.asarray(image.convert(_plain_mode(image)))
+    alpha = None
+    if samples.ndim == 3 and samples.shape[2] in (2, 4):
+        samples, alpha = samples[..., :-1], samples[..., -1]
+    if samples.ndim == 3 and samples.shape[2] == 1:
+        samples = samples[..., 0]
+    return Raster(samples, alpha, icc, _exif(image), _xmp(image))
+
+
+def _plain_mode(image: Image.Image) -> str:
+    """Return the Pillow mode, of L, LA, RGB and RGBA, that holds all that an image shows."""
+    gray = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I;16")
+    transparent = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    return ("L" if gray else "RGB") + ("A" if transparent else "")
+
+
+def _exif(image: Image.Image) -> bytes | None:
+    exif: bytes | None = image.info.get("exif")
+    if (
+        exif is None and "Raw profile type exif" in image.info
+    ):  # older ImageMagick: hexadecimal in a text chunk of a PNG
+        exif = image.getexif().tobytes()
+    return exif_block.PREFIX + exif.removeprefix(exif_block.PREFIX) if exif else None
+
+
+def _xmp(image: Image.Image) -> bytes | None:
+    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    return xmp.encode() if isinstance(xmp, str) else xmp
+
+
+def _photo(raster: Raster, kind: str) -> Photo:
+    """Turn a raster upright and into floats."""
+    height, width = raster.pixels.shape[:2]
+    if height == 0 or width == 0:
+        raise PhotoError("has no pixels: replace it by an intact copy")
+    exif, xmp, dpi, orientation = raster.exif, raster.xmp, raster.dpi, None
+    if exif is not None:
+        try:
+            exif, orientation = exif_block.upright(exif, width, height, keep_orientation=kind == "heif")
+        except ValueError:
+            exif = None
+            raster.warnings.append("damaged EXIF left out")
+    if xmp is not None and orientation is not None:
+        xmp = exif_block.upright_xmp(xmp)
+    orientation = orientation if orientation is not None and kind != "heif" else 1
+    if dpi is not None and orientation >= 5:
+        dpi = (dpi[1], dpi[0])
+    if dpi is None and exif is not None and kind != "tif":
+        layout, root = exif_block.open_exif(exif)
+        dpi = exif_block.resolution(root, layout)
+    alpha: IntImage | None = None
+    if raster.alpha is not None:
+        alpha = np.ascontiguousarray(_turned(raster.alpha, orientation))
+    return Photo(
+        rgb=_to_float(_turned(raster.pixels, orientation)),
+        gray=raster.pixels.ndim == 2,
+        bit_depth=16 if raster.pixels.dtype == np.uint16 else 8,
+        alpha=alpha,
+        icc=raster.icc,
+        exif=exif,
+        xmp=xmp,
+        dpi=dpi,
+        format="jpg" if kind == "heif" else kind,
+        warnings=tuple(raster.warnings),
+    )
+
+
+def _turned(pixels: IntImage, orientation: int) -> IntImage:
+    """Return an upright view of stored pixels for an EXIF orientation of 1 to 8."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels
+
+
+def _to_float(pixels: IntImage) -> FloatImage:
+    """Return H × W × 3 float32 in [0, 1], made in strips so that no second float copy exists."""
+    height, width = pixels.shape[:2]
+    rgb = np.empty((height, width, 3), np.float32)
+    top = np.float32(np.iinfo(pixels.dtype).max)
+    samples = pixels[..., None] if pixels.ndim == 2 else pixels
+    for row in range(0, height, _STRIP_ROWS):
+        strip = rgb[row : row + _STRIP_ROWS]
+        np.copyto(strip, samples[row : row + _STRIP_ROWS])
+        strip /= top
+    return rgb

@@ -1,0 +1,239 @@
+"""TIFF with all its bits: pixels through tifffile, the describing tags and the EXIF directories through `exif`."""
+
+from __future__ import annotations
+
+import logging
+import math
+import struct
+from io import BytesIO
+from typing import BinaryIO
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
+from tifffile import COMPRESSION, PHOTOMETRIC, SAMPLEFORMAT, TiffPage
+
+from oldphoto.errors import PhotoError
+from oldphoto.imagefile import exif as exif_block
+from oldphoto.imagefile.colour import cmyk_to_rgb
+from oldphoto.imagefile.exif import Directory, Layout, Tag
+from oldphoto.imagefile.photo import PIXEL_LIMIT, IntImage, Raster
+
+SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_STRIP_ROWS = 256
+
+# tifffile reports oddities of a file through logging, which Python prints if nobody listens.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+
+def decode(file: BinaryIO) -> Raster:
+    """Decode the first page of a TIFF.
+
+    Raises
+    ------
+    PhotoError
+        With a message that still lacks the file's name, if the page is of a kind that is not read or is incomplete.
+    Exception
+        Whatever tifffile, imagecodecs and Pillow raise on damaged data.
+    """
+    with tifffile.TiffFile(file) as tiff:
+        page = tiff.pages.first
+        if not isinstance(page, TiffPage):
+            raise PhotoError("has no full first page")
+        pages = sum(1 for other in tiff.pages if not (isinstance(other, TiffPage) and other.is_reduced))
+        _check_complete(page, file.seek(0, 2))
+        raster = _decode_page(page, file)
+    if pages > 1:
+        raster.warnings.append(f"only the first of {pages} pages is read")
+    return _with_metadata(raster, file)
+
+
+def _check_complete(page: TiffPage, file_size: int) -> None:
+    """Refuse what tifffile would fill with black: too large a page, absent or cut-off segments."""
+    if page.imagewidth * page.imagelength > PIXEL_LIMIT:
+        raise PhotoError(f"has more than {PIXEL_LIMIT:,} pixels")
+    segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+    if any(start <= 0 or size <= 0 or start + size > file_size for start, size in segments):
+        raise PhotoError("is truncated: parts of the picture lie beyond its end")
+    if len(segments) < math.prod(page.chunked) and not page.is_contiguous:
+        raise PhotoError("is truncated: parts of the picture are missing")
+
+
+def _decode_page(page: TiffPage, file: BinaryIO) -> Raster:
+    if page.photometric == PHOTOMETRIC.YCBCR and page.compression != COMPRESSION.JPEG:
+        return _decode_ycbcr(file)
+    samples = page.asarray()
+    if samples.ndim == 3 and page.planarconfig == 2 and page.samplesperpixel > 1:
+        samples = np.moveaxis(samples, 0, -1)
+    if samples.ndim == 2:
+        samples = samples[..., None]
+    if samples.ndim != 3:
+        raise PhotoError(f"holds a volume of shape {samples.shape}, not a photo")
+    if page.photometric == PHOTOMETRIC.PALETTE:
+        return _with_alpha(Raster(_apply_palette(page, samples[..., 0])), samples, 1, page)
+
+    samples = _whole_depth(samples, page)
+    if page.photometric == PHOTOMETRIC.SEPARATED and samples.shape[2] >= 4:
+        return _decode_cmyk(page, samples)
+    if page.photometric in (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR) and samples.shape[2] >= 3:
+        colours, pixels = 3, samples[..., :3]
+    elif page.photometric in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE):
+        colours, pixels = 1, samples[..., 0]
+        if page.photometric == PHOTOMETRIC.MINISWHITE:
+            pixels = ~pixels
+    else:
+        kind = getattr(page.photometric, "name", page.photometric)
+        raise PhotoError(f"has colours of a kind that is not read ({kind}): save it as RGB")
+    return _with_alpha(Raster(pixels), samples, colours, page)
+
+
+def _whole_depth(samples: NDArray[np.generic], page: TiffPage) -> IntImage:
+    """Return samples as uint8 or uint16 over their whole range; refuse what has no agreed range."""
+    bits = page.bitspersample
+    if samples.dtype.kind == "f":
+        low, high = samples.min(), samples.max()
+        if not (low >= 0 and high <= 1):
+            raise PhotoError(
+                f"has floating-point values from {low:g} to {high:g}, not within 0 to 1: save it as 16 bit"
+            )
+        return _quantised(samples)
+    if page.sampleformat == SAMPLEFORMAT.INT or samples.dtype.kind not in "ub" or bits > 16:
+        raise PhotoError(f"has {samples.dtype} samples, which are not read: save it as 16 bit")
+    if bits in (8, 16):
+        native: IntImage = samples.astype(np.uint8 if bits == 8 else np.uint16, copy=False)
+        return native
+    values = np.arange(2**bits, dtype=np.float64) / (2**bits - 1)
+    table: IntImage = np.rint(values * 255).astype(np.uint8) if bits < 8 else np.rint(values * 65535).astype(np.uint16)
+    return table[samples.astype(np.uint16, copy=False)]
+
+
+def _quantised(samples: NDArray[np.generic]) -> NDArray[np.uint16]:
+    result = np.empty(samples.shape, np.uint16)
+    for top in range(0, len(samples), _STRIP_ROWS):
+        strip = samples[top : top + _STRIP_ROWS].astype(np.float64)
+        result[top : top + _STRIP_ROWS] = np.rint(strip * 65535)
+    return result
+
+
+def _with_alpha(raster: Raster, samples: IntImage, colours: int, page: TiffPage) -> Raster:
+    """Add the alpha channel that a page's extra samples hold, and say what other channels are left out."""
+    extra = samples.shape[2] - colours
+    kinds = [int(kind) for kind in page.extrasamples]
+    if extra == 0:
+        return raster
+    if not kinds and extra == 1:
+        kinds = [2]  # RGB with four samples and no word about the fourth is alpha to every other reader
+    if kinds and kinds[0] in (1, 2):
+        raster.alpha = samples[..., colours]
+        extra -= 1
+        if kinds[0] == 1:
+            raster.pixels = _unpremultiplied(raster.pixels, raster.alpha)
+    if extra > 0:
+        raster.warnings.append(f"{extra} extra channel(s) of unknown meaning left out")
+    return raster
+
+
+def _unpremultiplied(pixels: IntImage, alpha: IntImage) -> IntImage:
+    top = np.iinfo(pixels.dtype).max
+    result = np.empty_like(pixels)
+    for start in range(0, len(pixels), _STRIP_ROWS):
+        strip = np.s_[start : start + _STRIP_ROWS]
+        opacity = np.maximum(alpha[strip], 1).astype(np.float32)
+        if pixels.ndim == 3:
+            opacity = opacity[..., None]
+        result[strip] = np.rint(np.minimum(pixels[strip] * (top / opacity), top))
+    return result
+
+
+def _decode_ycbcr(file: BinaryIO) -> Raster:
+    """Decode subsampled or old-style JPEG colour, which tifffile leaves undone, with Pillow."""
+    file.seek(0)
+    return Raster(np.asarray(TiffImageFile(file).convert("RGB")))
+
+
+def _apply_palette(page: TiffPage, indices: NDArray[np.generic]) -> IntImage:
+    if page.colormap is None:
+        raise PhotoError("has palette colours without a palette")
+    colours: IntImage = (page.colormap.T >> 8).astype(np.uint8)
+    return colours[indices.astype(np.uint16, copy=False)]
+
+
+def _decode_cmyk(page: TiffPage, samples: IntImage) -> Raster:
+    warnings = []
+    inks = np.ascontiguousarray(samples[..., :4])
+    if inks.dtype == np.uint16:
+        warnings.append("16-bit CMYK is read with 8 bits")
+        samples = _eight_bits(samples)
+        inks = np.ascontiguousarray(samples[..., :4])
+    image = Image.frombuffer("CMYK", (inks.shape[1], inks.shape[0]), inks, "raw", "CMYK", 0, 1)
+    rgb, icc, notes = cmyk_to_rgb(image, page.iccprofile)
+    return _with_alpha(Raster(np.asarray(rgb), icc=icc, warnings=warnings + notes), samples, 4, page)
+
+
+def _eight_bits(samples: IntImage) -> NDArray[np.uint8]:
+    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _with_metadata(raster: Raster, file: BinaryIO) -> Raster:
+    layout, root = exif_block.read_tree(file)
+    raster.dpi = exif_block.resolution(root, layout)
+    profile, packet = root.tags.get(exif_block.ICC), root.tags.get(exif_block.XMP)
+    if profile is not None and root.tags[262].data.strip(b"\0") != b"\5":  # CMYK has brought its new profile along
+        raster.icc = profile.data
+    raster.xmp = None if packet is None else packet.data
+    described = exif_block.descriptive(root)
+    orientation = described.tags.get(exif_block.ORIENTATION)
+    if exif_block.integer(orientation, layout) in (None, 1):
+        described.tags.pop(exif_block.ORIENTATION, None)
+    if described.tags or described.children:
+        raster.exif = exif_block.pack_exif(described, layout.order)
+    return raster
+
+
+def encode(raster: Raster) -> bytes:
+    """Encode 8 or 16 bits, gray or RGB, with or without alpha, deflated, with all describing tags and directories."""
+    layout, described = Layout(), Directory()
+    if raster.exif is not None:
+        layout, described = exif_block.open_exif(raster.exif)
+    stream = BytesIO()
+    tifffile.imwrite(
+        stream,
+        raster.samples,
+        byteorder="<" if layout.order == "<" else ">",
+        photometric="minisblack" if raster.pixels.ndim == 2 else "rgb",
+        planarconfig="contig",
+        extrasamples=None if raster.alpha is None else ["unassalpha"],
+        compression="zlib",
+        predictor=True,
+        metadata=None,
+        software=False,
+        iccprofile=raster.icc,
+    )
+    return _with_directories(stream, exif_block.descriptive(described), raster)
+
+
+def _with_directories(stream: BytesIO, described: Directory, raster: Raster) -> bytes:
+    """Append a new first directory that holds tifffile's tags and ours, and point the header to it.
+
+    tifffile itself writes no EXIF directories.
+    """
+    layout, root = exif_block.read_tree(stream)
+    for number in (exif_block.X_RESOLUTION, exif_block.Y_RESOLUTION, exif_block.RESOLUTION_UNIT):
+        root.tags.pop(number, None)
+    described.tags.pop(exif_block.ORIENTATION, None)
+    root.tags.update(described.tags)
+    root.children.update(described.children)
+    root.tags[exif_block.ORIENTATION] = Tag(exif_block.SHORT, 1, struct.pack(layout.order + "H", 1))
+    if raster.dpi is not None:
+        root.tags.update(exif_block.resolution_tags(raster.dpi, layout))
+    if raster.xmp is not None:
+        root.tags[exif_block.XMP] = Tag(1, len(raster.xmp), raster.xmp)
+    stream.seek(0, 2)
+    stream.write(bytes(stream.tell() % 2))
+    start = stream.tell()
+    stream.write(exif_block.pack_directory(root, layout, start))
+    stream.seek(8 if layout.big else 4)
+    stream.write(layout.offset.pack(start))
+    return stream.getvalue()

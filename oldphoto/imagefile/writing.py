@@ -1,0 +1,199 @@
+"""From a `Photo` to a complete file, or to none at all."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from oldphoto.arrays import FloatImage
+from oldphoto.errors import PhotoError, UsageError
+from oldphoto.imagefile import exif as exif_block
+from oldphoto.imagefile import jpeg, png, tiff
+from oldphoto.imagefile.colour import srgb_profile, to_srgb
+from oldphoto.imagefile.files import atomically
+from oldphoto.imagefile.photo import OUTPUT_SUFFIX, IntImage, Photo, Raster, format_of, per_metre
+from oldphoto.imagefile.reading import LUMINANCE
+
+_NAMES = {"jpg": "JPEG", "png": "PNG", "tif": "TIFF", "webp": "WebP", "bmp": "BMP"}
+_LONGEST_SIDE = {"jpg": 65500, "webp": 16383}
+_STRIP_ROWS = 256
+
+
+def write_photo(photo: Photo, path: Path, format: str | None = None, quality: int = 95) -> tuple[str, ...]:
+    """Write a photo with its metadata; the file appears complete or not at all.
+
+    Parameters
+    ----------
+    photo
+        What to write; values outside [0, 1] are clipped.
+    path
+        The file; missing folders are made.
+    format
+        "jpg", "png", "tif", "webp" or "bmp"; by default what the suffix of `path` says, else the photo's own.
+    quality
+        1 to 100 for JPEG and WebP; from 90 on JPEG keeps full colour resolution, at 100 WebP is lossless.
+
+    Returns
+    -------
+    tuple of str
+        What the format could not hold, a sentence each.
+
+    Raises
+    ------
+    PhotoError
+        If the file cannot be written or the photo does not fit into the format.
+    UsageError
+        If the format or the quality does not exist.
+    """
+    target = format or format_of(path) or photo.format
+    if target not in OUTPUT_SUFFIX:
+        raise UsageError(f"unknown format {target!r}: choose one of {', '.join(OUTPUT_SUFFIX)}")
+    if not 1 <= quality <= 100:
+        raise UsageError(f"quality {quality} is not within 1 to 100")
+    try:
+        raster = _fitted(photo, target)
+        data = _encode(raster, target, quality)
+    except PhotoError as error:
+        raise PhotoError(f"{path}: {error}") from error
+    except MemoryError as error:
+        raise PhotoError(f"{path}: cannot be encoded, it does not fit into memory: close other programs") from error
+    except Exception as error:  # encoders raise anything
+        raise PhotoError(f"{path}: cannot be encoded as {_NAMES[target]} ({error}): try another format") from error
+    with atomically(path) as part:
+        part.write_bytes(data)
+    return tuple(raster.warnings)
+
+
+def write_mask(mask: FloatImage, path: Path) -> None:
+    """Write a mask (H × W in [0, 1], 1 = damaged) as an 8-bit gray PNG, white = damaged, complete or not at all.
+
+    Raises
+    ------
+    PhotoError
+        If the file cannot be written or the mask holds NaN.
+    """
+    try:
+        data = png.encode(Raster(_quantised(mask, 8)))
+    except PhotoError as error:
+        raise PhotoError(f"{path}: {error}") from error
+    with atomically(path) as part:
+        part.write_bytes(data)
+
+
+def _fitted(photo: Photo, target: str) -> Raster:
+    """Return what of a photo the target format holds, with a warning for all that it does not."""
+    height, width = photo.rgb.shape[:2]
+    if max(height, width) > _LONGEST_SIDE.get(target, height + width):
+        raise PhotoError(f"{_NAMES[target]} holds at most {_LONGEST_SIDE[target]} pixels a side: write TIFF or PNG")
+    if photo.alpha is not None and photo.alpha.shape != (height, width):
+        raise PhotoError(f"alpha of shape {photo.alpha.shape} does not fit {width} by {height} pixels")
+    raster = Raster(np.empty(0, np.uint8), photo.alpha, photo.icc, photo.exif, photo.xmp, photo.dpi)
+    depth = photo.bit_depth if target in ("png", "tif") else 8
+    if depth < photo.bit_depth:
+        kind = "gray" if photo.gray else "colour"
+        raster.warnings.append(f"16-bit {kind} reduced to 8 bit: {_NAMES[target]} holds no more")
+    raster.pixels = _quantised(photo.rgb, depth, gray=photo.gray)
+    if raster.alpha is not None:
+        raster.alpha = _with_depth(raster.alpha, depth)
+    if target in ("jpg", "bmp") and raster.alpha is not None:
+        raster.alpha = None
+        raster.warnings.append(f"alpha left out: {_NAMES[target]} holds none")
+    if target in ("webp", "bmp") and photo.gray:
+        _as_colour(raster)
+    if target == "bmp":
+        _drop_all_metadata(raster)
+    if target == "jpg":
+        _drop_long_metadata(raster)
+    return raster
+
+
+def _as_colour(raster: Raster) -> None:
+    """Repeat gray over three channels; a gray profile, which fits RGB no more, is applied."""
+    converted = None
+    if raster.icc is not None and raster.icc[16:20] == b"GRAY":
+        converted = to_srgb(Image.fromarray(raster.pixels), raster.icc)
+        raster.icc = None if converted is None else srgb_profile()
+        if converted is None:
+            raster.warnings.append("unusable gray colour profile left out")
+    colours: IntImage = np.dstack([raster.pixels] * 3) if converted is None else np.asarray(converted)
+    raster.pixels = colours
+
+
+def _drop_all_metadata(raster: Raster) -> None:
+    present = [
+        name for name, value in (("ICC", raster.icc), ("EXIF", raster.exif), ("XMP", raster.xmp)) if value is not None
+    ]
+    raster.icc = raster.exif = raster.xmp = None
+    if present:
+        raster.warnings.append(f"{', '.join(present)} left out: BMP holds none")
+
+
+def _drop_long_metadata(raster: Raster) -> None:
+    if raster.exif is not None and len(raster.exif) > jpeg.SEGMENT_LIMIT:
+        raster.exif = None
+        raster.warnings.append("EXIF left out: it is longer than JPEG can hold")
+    if raster.xmp is not None and len(raster.xmp) + len(jpeg.XMP_PREFIX) > jpeg.SEGMENT_LIMIT:
+        raster.xmp = None
+        raster.warnings.append("XMP left out: it is longer than JPEG can hold")
+
+
+def _encode(raster: Raster, target: str, quality: int) -> bytes:
+    if target == "jpg":
+        return jpeg.encode(raster, quality)
+    if target == "png":
+        return png.encode(raster)
+    if target == "tif":
+        return tiff.encode(raster)
+    if target == "webp":
+        return _encode_webp(raster, quality)
+    return _encode_bmp(raster)
+
+
+def _encode_webp(raster: Raster, quality: int) -> bytes:
+    stream = BytesIO()
+    exif = raster.exif if raster.dpi is None else exif_block.with_resolution(raster.exif, raster.dpi)
+    Image.fromarray(raster.samples).save(
+        stream,
+        "WEBP",
+        quality=quality,
+        lossless=quality == 100,
+        exact=True,  # keep the colours under full transparency
+        icc_profile=raster.icc or b"",
+        exif=exif or b"",
+        xmp=raster.xmp or b"",
+    )
+    return stream.getvalue()
+
+
+def _encode_bmp(raster: Raster) -> bytes:
+    stream = BytesIO()
+    dpi = (0.0, 0.0) if raster.dpi is None else tuple(per_metre(value) / 39.3701 for value in raster.dpi)
+    Image.fromarray(raster.pixels).save(stream, "BMP", dpi=dpi)
+    return stream.getvalue()
+
+
+def _quantised(values: FloatImage, depth: int, gray: bool = False) -> IntImage:
+    """Round [0, 1] to integers of 8 or 16 bits, in strips; `gray` makes one luminance of three channels."""
+    top = np.float32(255 if depth == 8 else 65535)
+    shape = values.shape[:2] if gray else values.shape
+    result: IntImage = np.empty(shape, np.uint8 if depth == 8 else np.uint16)
+    for row in range(0, shape[0], _STRIP_ROWS):
+        strip = values[row : row + _STRIP_ROWS]
+        if not np.isfinite(strip).all():
+            raise PhotoError("the restored pixels are not finite numbers: report this photo")
+        scaled = np.multiply(strip @ LUMINANCE if gray else strip, top, dtype=np.float32)
+        np.rint(scaled, out=scaled)
+        np.clip(scaled, 0, top, out=scaled)
+        result[row : row + _STRIP_ROWS] = scaled
+    return result
+
+
+def _with_depth(alpha: IntImage, depth: int) -> IntImage:
+    if depth == 8 and alpha.dtype == np.uint16:
+        narrow: NDArray[np.uint8] = ((alpha.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return narrow
+    return alpha.astype(np.uint16) * np.uint16(257) if depth == 16 and alpha.dtype == np.uint8 else alpha

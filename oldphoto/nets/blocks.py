@@ -1,0 +1,48 @@
+"""Building blocks that every network uses. Tensors are N × C × H × W, float32, channels last in memory."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class ResidualBlock(nn.Module):
+    """``x + scale · conv(relu(conv(x)))`` with a learned scale per channel that starts small.
+
+    No normalisation: statistics over the picture would differ between a tile and the whole (DESIGN).
+    """
+
+    def __init__(self, channels: int, dilation: int = 1, scale: float = 0.2) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.scale = nn.Parameter(scale * nn.init.ones_(self.first.weight.new_empty(channels, 1, 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.scale * self.second(self.first(x).relu_())
+
+
+def residual_blocks(channels: int, count: int) -> nn.Sequential:
+    """``count`` residual blocks in a row."""
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))
+
+
+class Downsample(nn.Sequential):
+    """Halve height and width: every 2 × 2 block of pixels becomes one pixel, then they are mixed."""
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__(nn.Conv2d(channels, out_channels, 2, stride=2))
+
+
+class Upsample(nn.Sequential):
+    """Double height and width by sub-pixel convolution (Shi et al., CVPR 2016)."""
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__(nn.Conv2d(channels, 4 * out_channels, 1), nn.PixelShuffle(2))
+
+
+def start_at_zero(conv: nn.Conv2d) -> nn.Conv2d:
+    """Give a convolution zero weights, so that the network begins as the identity."""
+    nn.init.zeros_(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv

@@ -1,0 +1,93 @@
+"""The mapping from the latents of old photographs to those of clean ones (Wan et al., CVPR 2020, sec. 3.2, 3.3).
+
+Two branches: a *local* one of residual blocks for what can be repaired in place, and a *global* one with a partial
+non-local block, which borrows from undamaged places only. Both are fused into a change of the latent.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from oldphoto.nets.blocks import Downsample, ResidualBlock, Upsample, residual_blocks, start_at_zero
+
+
+class PartialNonLocal(nn.Module):
+    """Attention whose keys are limited to undamaged cells of the neighbourhood.
+
+    The softmax over masked keys equals eq. 6 of Wan et al. (affinities times one minus the mask, renormalised).
+    Queries of a ``block`` × ``block`` group of cells attend to the group and a ``halo`` of cells around it (Vaswani et
+    al., *HaloNet*, CVPR 2021), so that the result at a place depends on a bounded surrounding: a tile and the whole
+    picture give the same, and cost grows with the pixels.
+    """
+
+    def __init__(self, channels: int, heads: int = 4, block: int = 4, halo: int = 4) -> None:
+        super().__init__()
+        self.heads, self.block, self.halo = heads, block, halo
+        self.query = nn.Conv2d(channels, channels, 1)
+        self.key_value = nn.Conv2d(channels, 2 * channels, 1)
+        self.merge = nn.Conv2d(channels, channels, 1)
+        self.scale = nn.Parameter(torch.full((channels, 1, 1), 0.2))
+        window = block + 2 * halo
+        self.position = nn.Parameter(torch.zeros(heads, block * block, window * window))
+
+    def forward(self, features: Tensor, intact: Tensor) -> Tensor:
+        """``features`` N × C × H × W, H and W multiples of ``block``; ``intact`` N × 1 × H × W in [0, 1]."""
+        n, channels, height, width = features.shape
+        rows, columns = height // self.block, width // self.block
+        window = self.block + 2 * self.halo
+
+        def windows(x: Tensor) -> Tensor:
+            padded = F.pad(x, (self.halo,) * 4)
+            return padded.unfold(2, window, self.block).unfold(3, window, self.block).flatten(4)
+
+        def split(x: Tensor) -> Tensor:  # N × C × rows × columns × cells -> (N rows columns) × heads × cells × C/heads
+            x = x.view(n, self.heads, -1, rows, columns, x.shape[-1]).permute(0, 3, 4, 1, 5, 2)
+            return x.reshape(n * rows * columns, self.heads, x.shape[-2], x.shape[-1])
+
+        grouped = self.query(features).unfold(2, self.block, self.block).unfold(3, self.block, self.block).flatten(4)
+        keys, values = windows(self.key_value(features)).chunk(2, 1)
+        trust = windows(intact).permute(0, 2, 3, 1, 4).reshape(n * rows * columns, 1, 1, window * window)
+        # The log of the intact share lets a half-damaged cell count half; the floor keeps a fully damaged
+        # neighbourhood defined (it then attends evenly to nothing useful, and the merge learns to ignore it).
+        bias = self.position + trust.clamp_min(1e-4).log()
+        attended = F.scaled_dot_product_attention(split(grouped), split(keys), split(values), bias.to(keys.dtype))
+        attended = attended.transpose(2, 3).reshape(n, rows, columns, channels, self.block, self.block)
+        attended = attended.permute(0, 3, 1, 4, 2, 5).reshape(n, channels, height, width)
+        merged: Tensor = features + self.scale * self.merge(attended)
+        return merged
+
+
+class Mapping(nn.Module):
+    """Latents of an old photograph and its mask to the latents of the clean one.
+
+    ``forward(latent, mask)``: ``latent`` N × channels × H/4 × W/4, ``mask`` N × 1 × H × W in [0, 1] (1 = damaged),
+    H and W multiples of 64; returns the mapped latent, which equals the given one before training.
+    """
+
+    multiple = 64
+
+    def __init__(
+        self, channels: int = 64, local_blocks: int = 4, fuse_blocks: int = 2, global_widths: tuple[int, int] = (96, 160)
+    ) -> None:
+        super().__init__()
+        wide, widest = global_widths
+        self.mask_stem = nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(16, channels, 1))
+        self.enter = nn.Conv2d(channels, channels, 3, padding=1)
+        self.local = residual_blocks(channels, local_blocks)
+        self.down = nn.Sequential(Downsample(channels, wide), ResidualBlock(wide), Downsample(wide, widest))
+        self.before = residual_blocks(widest, 2)
+        self.non_local = PartialNonLocal(widest)
+        self.after = residual_blocks(widest, 2)
+        self.up = nn.Sequential(Upsample(widest, wide), ResidualBlock(wide), Upsample(wide, channels))
+        self.fuse = residual_blocks(channels, fuse_blocks)
+        self.leave = start_at_zero(nn.Conv2d(channels, channels, 3, padding=1))
+
+    def forward(self, latent: Tensor, mask: Tensor) -> Tensor:
+        features = self.enter(latent) + self.mask_stem(mask)
+        coarse = self.before(self.down(features))
+        coarse = self.after(self.non_local(coarse, 1 - F.avg_pool2d(mask, 16)))
+        fused = self.fuse(self.local(features) + self.up(coarse))
+        mapped: Tensor = latent + self.leave(fused)
+        return mapped

@@ -1,0 +1,98 @@
+"""The tone estimator: fading, casts and uneven light, estimated once from a thumbnail of the whole photograph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from oldphoto.nets.blocks import Downsample, ResidualBlock
+
+KNOTS = 9
+"""Points of the tone curve, evenly spaced over [0, 1]."""
+
+FIELD = 6
+"""Cells along each side of the field of uneven fading."""
+
+QUANTILES = (0.005, 0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98, 0.995)
+
+
+@dataclass(frozen=True)
+class ToneMap:
+    """A correction of tone for N pictures.
+
+    ``curve`` N × 3 × KNOTS: values of each channel's curve at its knots; ``matrix`` N × 3 × 3: mixes the channels
+    after it; ``gain`` and ``offset`` N × 1 and N × 3 × FIELD × FIELD: corrections that vary over the picture.
+    """
+
+    curve: Tensor
+    matrix: Tensor
+    gain: Tensor
+    offset: Tensor
+
+    def apply(self, picture: Tensor, field: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Correct N × 3 × H × W pictures in [0, 1]; ``field``: gain and offset at the picture's own size, if cut."""
+        size = picture.shape[-2:]
+        gain, offset = field or (self.field(self.gain, size), self.field(self.offset, size))
+        position = picture.clamp(0, 1) * (KNOTS - 1)
+        index = position.detach().floor().clamp(max=KNOTS - 2)
+        flat = index.long().flatten(2)
+        low = self.curve.gather(2, flat).view_as(picture)
+        high = self.curve.gather(2, flat + 1).view_as(picture)
+        curved = low + (position - index) * (high - low)
+        return torch.einsum("nij,njhw->nihw", self.matrix, curved) * gain + offset
+
+    @staticmethod
+    def field(cells: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
+        """Bicubic between the cells, which span the whole picture from edge to edge."""
+        return F.interpolate(cells, tuple(size), mode="bicubic", align_corners=True)
+
+
+class ToneNet(nn.Module):
+    """From thumbnails, N × 3 × SIDE × SIDE in [0, 1], to tone maps; the identity before training.
+
+    The whole photograph is squeezed into the square: tone does not care about shapes. Besides the picture the
+    network sees its quantiles, what levels are set by when it is done by hand.
+    """
+
+    SIDE = 64
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(12, width, 3, padding=1),
+            ResidualBlock(width),
+            Downsample(width, 2 * width),
+            ResidualBlock(2 * width),
+            Downsample(2 * width, 3 * width),
+            ResidualBlock(3 * width),
+            ResidualBlock(3 * width),
+        )
+        self.field = nn.Conv2d(5 * width, 4, 1)
+        self.summary = nn.Sequential(
+            nn.Linear(6 * width + 3 * len(QUANTILES), 128), nn.ReLU(), nn.Linear(128, 2 * width), nn.ReLU()
+        )
+        self.curve = nn.Linear(2 * width, 3 * KNOTS)
+        self.matrix = nn.Linear(2 * width, 9)
+        for last in (self.field, self.curve, self.matrix):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, thumbnail: Tensor) -> ToneMap:
+        features = self.body(thumbnail - 0.5)
+        levels = torch.tensor(QUANTILES, dtype=thumbnail.dtype, device=thumbnail.device)
+        quantiles = torch.quantile(thumbnail.flatten(2), levels, dim=2).permute(1, 2, 0).flatten(1)
+        pooled = torch.cat([features.mean((2, 3)), features.amax((2, 3)), quantiles], 1)
+        summary = self.summary(pooled)
+        spread = F.adaptive_avg_pool2d(features, FIELD)
+        local = self.field(torch.cat([spread, summary[..., None, None].expand(-1, -1, FIELD, FIELD)], 1))
+        identity = torch.linspace(0, 1, KNOTS, device=thumbnail.device)
+        return ToneMap(
+            identity + 0.5 * self.curve(summary).view(-1, 3, KNOTS),
+            torch.eye(3, device=thumbnail.device) + 0.5 * self.matrix(summary).view(-1, 3, 3),
+            1 + 0.5 * local[:, :1],
+            0.5 * local[:, 1:],
+        )

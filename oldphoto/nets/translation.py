@@ -1,0 +1,40 @@
+"""The translation of old photographs into clean ones: encode, map, decode, and add what changed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from oldphoto.nets.autoencoder import Autoencoder, Decoder, Encoder
+from oldphoto.nets.mapping import Mapping
+
+
+class TranslationNet(nn.Module):
+    """What inference needs of the triplet: the encoder of old photographs, the mapping, the decoder of clean ones.
+
+    ``forward(picture, mask)``: ``picture`` N × 3 × H × W in [0, 1] with its holes prefilled, ``mask`` N × 1 × H × W,
+    H and W multiples of ``multiple``. Returns ``picture`` plus the difference that the mapping makes to the decoded
+    picture: no change in the latent is no change in the picture, whatever the autoencoder loses.
+    """
+
+    multiple = Mapping.multiple
+
+    def __init__(self, channels: int = 64, width: int = 32) -> None:
+        super().__init__()
+        self.encoder = Encoder(channels, width)
+        self.mapping = Mapping(channels)
+        self.decoder = Decoder(channels, width)
+
+    @classmethod
+    def from_stages(cls, old: Autoencoder, mapping: Mapping, clean: Autoencoder) -> TranslationNet:
+        """Join separately trained stages; the modules are shared, not copied."""
+        net = cls.__new__(cls)
+        nn.Module.__init__(net)
+        net.encoder, net.mapping, net.decoder = old.encoder, mapping, clean.decoder
+        return net
+
+    def forward(self, picture: Tensor, mask: Tensor) -> Tensor:
+        latent = self.encoder.encode(picture)
+        mapped = self.mapping(latent, mask)
+        after, before = self.decoder(torch.cat([mapped, latent])).chunk(2)
+        return picture + (after - before)

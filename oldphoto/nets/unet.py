@@ -1,0 +1,38 @@
+"""The scratch-mask U-Net: where is this picture damaged?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from oldphoto.nets.blocks import Downsample, Upsample, residual_blocks
+
+
+class ScratchUNet(nn.Module):
+    """A U-Net (Ronneberger et al., MICCAI 2015; Wan et al., CVPR 2020, sec. 3.3) on pixel-unshuffled input.
+
+    ``forward`` takes pictures N × 3 × H × W in [0, 1], H and W multiples of ``multiple``, and returns logits
+    N × 1 × H × W, above 0 where damage is more likely than not.
+    """
+
+    def __init__(self, widths: Sequence[int] = (24, 48, 80, 112, 144), blocks: Sequence[int] = (1, 1, 2, 2, 3)) -> None:
+        super().__init__()
+        self.multiple = 2 ** len(widths)
+        self.stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, widths[0], 3, padding=1))
+        self.encoders = nn.ModuleList(residual_blocks(w, b) for w, b in zip(widths, blocks, strict=True))
+        self.downs = nn.ModuleList(Downsample(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.ups = nn.ModuleList(Upsample(b, a) for a, b in zip(widths, widths[1:], strict=False))
+        self.decoders = nn.ModuleList(residual_blocks(w, 1) for w in widths[:-1])
+        self.head = nn.Sequential(nn.Conv2d(widths[0], 4, 3, padding=1), nn.PixelShuffle(2))
+
+    def forward(self, picture: Tensor) -> Tensor:
+        features = self.encoders[0](self.stem(picture - 0.5))
+        skips = []
+        for down, encoder in zip(self.downs, self.encoders[1:], strict=False):
+            skips.append(features)
+            features = encoder(down(features))
+        for up, decoder, skip in zip(reversed(self.ups), reversed(self.decoders), reversed(skips), strict=True):
+            features = decoder(up(features) + skip)
+        logits: Tensor = self.head(features)
+        return logits

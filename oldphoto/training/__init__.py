@@ -1,0 +1,1 @@
+"""Synthetic ageing, datasets, losses and one trainer a network."""

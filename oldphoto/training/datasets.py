@@ -1,0 +1,227 @@
+"""Photographs in memory, and endless streams of training examples made from them on the fly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.random import Generator
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from oldphoto.arrays import ByteImage, FloatImage
+from oldphoto.errors import UsageError
+from oldphoto.imagefile import INPUT_SUFFIXES
+from oldphoto.training.ageing import LUMA, Severity, age
+from oldphoto.training.damage import smooth_noise
+
+Example = dict[str, FloatImage]
+Batch = dict[str, Tensor]
+Maker = Callable[[Generator], Example]
+
+GRAY_SHARE = 0.45
+"""Share of the training photographs shown in black and white, as most old photographs are."""
+
+
+def held_out(data: Path) -> frozenset[str]:
+    """Names of the files that no training ever sees: the lines of ``heldout-*.txt``."""
+    lists = sorted(data.glob("heldout-*.txt"))
+    return frozenset(name for path in lists for name in path.read_text(encoding="utf-8").split())
+
+
+def load_images(data: Path, folder: str, mode: str = "RGB") -> list[ByteImage]:
+    """Every image of ``data/folder`` that is not held out, 8 bits, in sorted order. Raises UsageError if none."""
+    excluded = held_out(data)
+    return _load(data / folder, mode, lambda name: name not in excluded)
+
+
+def load_held_out(data: Path, folder: str, mode: str = "RGB") -> list[ByteImage]:
+    """The held-out images of ``data/folder``, in sorted order. Raises UsageError if none."""
+    kept = held_out(data)
+    return _load(data / folder, mode, lambda name: name in kept)
+
+
+def _load(folder: Path, mode: str, wanted: Callable[[str], bool]) -> list[ByteImage]:
+    images = []
+    for path in sorted(folder.glob("*")):
+        if path.suffix.lower() in INPUT_SUFFIXES and wanted(path.name):
+            with Image.open(path) as image:
+                images.append(np.asarray(image.convert(mode)))
+    if not images:
+        raise UsageError(f"{folder}: no photographs for this here; --data needs a folder that holds '{folder.name}'")
+    return images
+
+
+def to_float(image: ByteImage) -> FloatImage:
+    """8 bits to [0, 1]."""
+    return image.astype(np.float32) / 255
+
+
+def random_crop(image: ByteImage, side: int, rng: Generator, zoom: tuple[float, float]) -> FloatImage:
+    """A randomly scaled, placed and mirrored square of an image, in black and white for GRAY_SHARE of them."""
+    factor = max(rng.uniform(*zoom), (side + 0.5) / min(image.shape[:2]))
+    need = min(int(np.ceil(side / factor)), *image.shape[:2])
+    top, left = rng.integers(image.shape[0] - need + 1), rng.integers(image.shape[1] - need + 1)
+    piece = to_float(image[top : top + need, left : left + need])
+    if need != side:
+        how = cv2.INTER_AREA if need > side else cv2.INTER_CUBIC
+        piece = np.clip(cv2.resize(piece, (side, side), interpolation=how), 0, 1)
+    if rng.random() < 0.5:
+        piece = piece[:, ::-1]
+    if piece.ndim == 3 and rng.random() < GRAY_SHARE:
+        piece = np.repeat((piece @ LUMA)[..., None], 3, 2)
+    return np.ascontiguousarray(piece, np.float32)
+
+
+def paste_frame(picture: FloatImage, rng: Generator) -> FloatImage:
+    """Give a crop the white, cream or black border of a mounted print: no damage, however straight and bright."""
+    height, width = picture.shape[:2]
+    angle = rng.normal(0, 0.015)
+    ys, xs = np.mgrid[:height, :width].astype(np.float32)
+    if rng.random() < 0.5:
+        xs, ys, width = ys, xs, height
+    distance = xs + np.float32(angle) * ys - np.float32(rng.uniform(0.04, 0.35) * width)
+    if rng.random() < 0.5:
+        distance = distance[:, ::-1]
+    level = rng.choice([rng.uniform(0.8, 1), rng.uniform(0, 0.12)])
+    colour = np.clip(level + np.array([0.03, 0.0, -0.06]) * rng.random(), 0, 1).astype(np.float32)
+    inside = np.clip(distance + 0.5, 0, 1)[..., None]
+    return np.asarray(picture * inside + colour * (1 - inside), np.float32)
+
+
+def scratch_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage], side: int) -> Maker:
+    """Examples of ``photo`` H × W × 3 and ``mask`` H × W for the scratch U-Net; a fifth of them undamaged."""
+
+    def make(rng: Generator) -> Example:
+        clean = random_crop(photos[rng.integers(len(photos))], side, rng, (0.6, 1.5))
+        if rng.random() < 0.2:
+            clean = paste_frame(clean, rng)
+        drawn = rng.random(4) * (rng.random(4) > 0.3)
+        damage = rng.random() if rng.random() < 0.8 else 0.0
+        severity = Severity(*(0.8 * drawn[:3]), damage, 0.8 * drawn[3])
+        aged = age(clean, rng, severity, np.exp(rng.uniform(np.log(0.6), np.log(2.5))), textures)
+        return {"photo": aged.photo, "mask": aged.mask}
+
+    return make
+
+
+def translation_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage], side: int) -> Maker:
+    """Pairs for the local translation: ``photo`` with its ``found`` mask, and the ``clean`` picture.
+
+    Tone is the tone estimator's business, so both sides share one: the aged picture is corrected, more or less well,
+    by a linear fit to the clean one, which amplifies its noise as a correction does, and ``clean`` gets the same
+    correction of the same fading. The mask is as a detector finds it: grown, with misses and false alarms, or absent.
+    """
+
+    def make(rng: Generator) -> Example:
+        clean = random_crop(photos[rng.integers(len(photos))], side, rng, (0.6, 1.3))
+        if rng.random() < 0.06:  # nothing to do, and nothing may be done
+            mask = _as_found(np.zeros((side, side), np.float32), rng)
+            return {"photo": clean, "mask": mask, "clean": clean}
+        aged = age(clean, rng, None, np.exp(rng.uniform(np.log(0.7), np.log(1.8))), textures)
+        correct = _correction(aged.toned, clean, rng)
+        return {"photo": correct(aged.photo), "mask": _as_found(aged.mask, rng), "clean": correct(aged.toned)}
+
+    return make
+
+
+def _correction(toned: FloatImage, clean: FloatImage, rng: Generator) -> Callable[[FloatImage], FloatImage]:
+    """A linear colour correction that takes ``toned`` most of the way to ``clean``, by ridge regression."""
+    design = np.concatenate([toned.reshape(-1, 3), np.ones((toned.shape[0] * toned.shape[1], 1), np.float32)], 1)
+    gram = design.T @ design / len(design)
+    ridge = 2e-3 * np.diag([1, 1, 1, 1e-3])
+    prior = np.eye(4, 3)
+    target = design.T @ (clean.reshape(-1, 3) - design @ prior) / len(design)
+    matrix = prior + np.linalg.solve(gram + ridge, target)
+    share = np.float32(rng.uniform(0.4, 1.0))
+    matrix = (share * matrix + (1 - share) * prior).astype(np.float32)
+    return lambda picture: np.asarray(picture @ matrix[:3] + matrix[3], np.float32)
+
+
+def _as_found(mask: FloatImage, rng: Generator) -> FloatImage:
+    """The mask of a detector that is good, not perfect."""
+    chance = rng.random()
+    if chance < 0.12:
+        return np.zeros_like(mask)
+    size = int(rng.choice([1, 2, 3, 3, 4]))
+    found = cv2.dilate(mask, np.ones((size, size), np.uint8))
+    if chance < 0.5:
+        field = smooth_noise(mask.shape, rng.uniform(4, 16), rng)
+        found = found * (field > rng.uniform(-2.2, -0.8))
+        if rng.random() < 0.4:
+            false_alarm = smooth_noise(mask.shape, rng.uniform(10, 40), rng)
+            found = np.maximum(found, false_alarm > rng.uniform(2.5, 3.2))
+    return np.asarray(found, np.float32)
+
+
+def tone_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage], side: int) -> Maker:
+    """Thumbnails of whole photographs: ``photo`` aged, ``clean`` sharp and true in tone."""
+    fine = 2 * side
+
+    def make(rng: Generator) -> Example:
+        image = photos[rng.integers(len(photos))]
+        share = rng.uniform(0.6, 1, 2)
+        height, width = (max(32, int(s * n)) for s, n in zip(share, image.shape[:2], strict=True))
+        top, left = rng.integers(image.shape[0] - height + 1), rng.integers(image.shape[1] - width + 1)
+        piece = to_float(image[top : top + height, left : left + width])
+        clean = cv2.resize(piece, (fine, fine), interpolation=cv2.INTER_AREA)
+        if rng.random() < 0.5:
+            clean = clean[:, ::-1]
+        if rng.random() < GRAY_SHARE:
+            clean = np.repeat((clean @ LUMA)[..., None], 3, 2)
+        if rng.random() < 0.1:
+            aged = clean
+        else:
+            aged = age(np.ascontiguousarray(clean), rng, None, rng.uniform(0.5, 1), textures).photo
+        small = (side, side)
+        return {
+            "photo": cv2.resize(aged, small, interpolation=cv2.INTER_AREA),
+            "clean": cv2.resize(clean, small, interpolation=cv2.INTER_AREA),
+        }
+
+    return make
+
+
+def plain_crops(photos: Sequence[ByteImage], side: int) -> Maker:
+    """Crops of photographs as they are: ``photo``."""
+    return lambda rng: {"photo": random_crop(photos[rng.integers(len(photos))], side, rng, (0.6, 1.3))}
+
+
+class _Stream(IterableDataset[Example]):
+    """An endless stream of examples; every worker draws its own from the seed."""
+
+    def __init__(self, make: Maker, seed: int) -> None:
+        self.make, self.seed = make, seed
+
+    def __iter__(self) -> Iterator[Example]:
+        cv2.setNumThreads(1)
+        worker = get_worker_info()
+        rng = np.random.default_rng([self.seed, worker.id if worker else 0])
+        while True:
+            yield self.make(rng)
+
+
+def _collate(examples: list[Example]) -> Batch:
+    """Stack H × W × 3 pictures and H × W masks into N × C × H × W tensors."""
+    batch = {}
+    for key in examples[0]:
+        array = np.stack([example[key] for example in examples])
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        batch[key] = tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor[:, None]
+    return batch
+
+
+def batches(make: Maker, size: int, seed: int, workers: int = 1) -> Iterator[Batch]:
+    """Endless batches of ``size`` examples, made by ``workers`` processes (0: in this one)."""
+    loader = DataLoader(
+        _Stream(make, seed),
+        batch_size=size,
+        num_workers=workers,
+        collate_fn=_collate,
+        prefetch_factor=4 if workers else None,
+    )
+    return iter(loader)

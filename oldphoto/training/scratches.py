@@ -1,0 +1,83 @@
+"""Train the scratch U-Net on synthetic structured damage and real textures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor
+
+from oldphoto import checkpoints
+from oldphoto.arrays import FloatImage
+from oldphoto.nets.unet import ScratchUNet
+from oldphoto.training.datasets import batches, load_held_out, load_images, scratch_examples
+from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, run
+from oldphoto.training.losses import dice
+
+NAME = "scratches"
+TOLERANCE = 2.0
+"""A pixel that is wrong by no more than this many pixels of place counts as right in the F1 score."""
+
+
+def train(settings: Settings) -> None:
+    """Train within the budget of ``settings`` and keep checkpoint and manifest in ``settings.out``."""
+    torch.manual_seed(settings.seed)
+    started = time.time()
+    net = checkpoints.load(ScratchUNet, NAME, settings.out) if settings.resume else ScratchUNet()
+    net = channels_last(net, settings.device)
+    optimiser = Optimiser([net], settings.learning_rate)
+    photos, textures = load_images(settings.data, "photos"), load_images(settings.data, "textures", "L")
+    make = scratch_examples(photos, textures, settings.crop)
+    stream = batches(make, settings.batch, settings.seed + int(settings.resume) * int(started))
+    check = scratch_examples(load_held_out(settings.data, "photos"), textures, 256)
+    rng = np.random.default_rng(7)
+    examples = [check(rng) for _ in range(60)]
+
+    def step(progress: float) -> Mapping[str, Tensor]:
+        batch = {key: value.to(settings.device) for key, value in next(stream).items()}
+        with autocast(settings):
+            logits = net(batch["photo"].contiguous(memory_format=torch.channels_last)).float()
+        # Damage is rare: a missed pixel weighs three times a false alarm.
+        weight = 1 + 2 * batch["mask"]
+        entropy = F.binary_cross_entropy_with_logits(logits, batch["mask"], weight)
+        overlap = dice(logits, batch["mask"])
+        optimiser.step(entropy + 0.3 * overlap, progress)
+        return {"entropy": entropy.detach(), "dice": overlap.detach()}
+
+    def save(steps: int) -> None:
+        average = optimiser.averages[0]
+        scores = evaluate(average, examples)
+        checkpoints.save(
+            NAME, average.state_dict(), {}, settings.out, settings.record(started, steps) | {"scores": scores}, scores
+        )
+
+    run(NAME, settings, step, save)
+
+
+@torch.inference_mode()
+def evaluate(net: ScratchUNet, examples: list[dict[str, FloatImage]]) -> dict[str, float]:
+    """Average F1 at ``TOLERANCE`` px over damaged examples, and the share marked in undamaged ones."""
+    scores, alarms = [], []
+    for example in examples:
+        photo = torch.from_numpy(example["photo"]).permute(2, 0, 1)[None]
+        found = net(photo.contiguous(memory_format=torch.channels_last))[0, 0].numpy() > 0
+        truth = example["mask"] > 0.5
+        if truth.any():
+            scores.append(tolerant_f1(found, truth))
+        else:
+            alarms.append(found.mean())
+    return {"F1 at 2 px": round(float(np.mean(scores)), 4), "false alarms": round(float(np.mean(alarms)), 6)}
+
+
+def tolerant_f1(found: np.ndarray, truth: np.ndarray, tolerance: float = TOLERANCE) -> float:
+    """The F1 score of two boolean masks, H × W, where a pixel is right if the other has one within ``tolerance``."""
+    if not found.any() or not truth.any():
+        return float(found.any() == truth.any())
+    near_truth = ndimage.distance_transform_edt(~truth) <= tolerance
+    near_found = ndimage.distance_transform_edt(~found) <= tolerance
+    precision, recall = near_truth[found].mean(), near_found[truth].mean()
+    return float(2 * precision * recall / max(precision + recall, 1e-9))
