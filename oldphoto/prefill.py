@@ -6,10 +6,10 @@ pyramid until every hole is covered, then pulled up into the holes only.
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from oldphoto.arrays import FloatImage
+from oldphoto.pyramid import doubled, halve
 
 _KNOWN_ENOUGH = 0.5
 
@@ -18,26 +18,23 @@ def prefill(picture: FloatImage, mask: FloatImage) -> FloatImage:
     """Return a copy of ``picture`` (H × W × 3) whose holes are diffused in from their surroundings.
 
     ``mask`` is H × W in [0, 1], 1 = hole; partly masked pixels are mixed. A picture that is all hole comes back as
-    it is. Memory: about three times the picture.
+    it is. Memory: the copy, the mask's negative, and half as much again.
     """
-    weight = 1 - np.clip(mask, 0, 1)
-    if not weight.any():
-        return picture.copy()
-    if weight.all() and mask.max() == 0:
-        return picture.copy()
-    return _fill(picture, weight)
+    filled = picture.copy()
+    if mask.any() and not mask.all():
+        _fill(filled, 1 - np.clip(mask, 0, 1))
+    return filled
 
 
-def _fill(picture: FloatImage, weight: FloatImage) -> FloatImage:
-    height, width = weight.shape
-    if weight.min() > _KNOWN_ENOUGH or max(height, width) == 1:
-        return picture
-    small = (-(-width // 2), -(-height // 2))
-    small_weight = cv2.resize(weight, small, interpolation=cv2.INTER_AREA)
-    pushed = cv2.resize(picture * weight[..., None], small, interpolation=cv2.INTER_AREA)
-    pushed /= np.maximum(small_weight, 1e-6)[..., None]
+def _fill(picture: FloatImage, weight: FloatImage) -> None:
+    """Fill ``picture`` in place where ``weight`` is below 1."""
+    if weight.min() > _KNOWN_ENOUGH or max(weight.shape) == 1:
+        return
+    coarse, coarse_weight = halve(picture, weight), halve(weight)
+    coarse /= np.maximum(coarse_weight, 1e-6)[..., None]
     # A coarse pixel is known as soon as a quarter of it is: holes close from their rims inwards.
-    coarse = _fill(pushed, np.minimum(4 * small_weight, 1))
-    pulled = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
-    pulled += weight[..., None] * (picture - pulled)
-    return pulled
+    np.minimum(4 * coarse_weight, 1, out=coarse_weight)
+    _fill(coarse, coarse_weight)
+    for rows, pulled in doubled(coarse, picture.shape):
+        share = weight[rows][..., None]
+        picture[rows] = pulled + share * (picture[rows] - pulled)

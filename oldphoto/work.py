@@ -1,10 +1,11 @@
-"""What is done with each photo of a batch: read, restore or find the damage, write; and what is told of it afterwards.
+"""What is done with each photo of a batch: read, restore, age or find the damage, write; and what is told of it.
 
 The command line hands these to `oldphoto.batch`: a plan first, then the work on it, made only if there is any to do.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -34,8 +35,11 @@ from oldphoto.report import ReportEntry, preview, preview_mask
 
 if TYPE_CHECKING:
     from oldphoto.pipeline import Restoration, RestoreOptions
+    from oldphoto.training.ageing import Aged
 
 _DAMAGED = 0.5  # mask values from here on count as damage in the log and the report
+_PRINT_SIDE = 400  # short side, in pixels, of the photo that blur, grain and defects of ageing are measured for
+_SMALLEST_PRINT = 20  # below it defects shrink no more: they would be endlessly many on a narrow strip
 
 
 # What becomes which file
@@ -232,6 +236,59 @@ def finding_masks(*, device: str = "auto", checkpoints: Path | None = None, tile
             write_mask(mask, job.target)
         return Result(
             seconds=watch.seconds, damaged_share=float((mask >= _DAMAGED).mean()), warnings=tuple(photo.warnings)
+        )
+
+    return work
+
+
+def age_by_name(rgb: FloatImage, name: str, seed: int = 0, severity: float | None = None) -> Aged:
+    """Age a picture with the chance that its name and a seed give it, whatever is aged before or beside it.
+
+    Parameters
+    ----------
+    rgb
+        H × W × 3 in [0, 1]; it is not changed. Blur, grain and defects grow with its short side.
+    name
+        What tells the picture from others; case and Unicode form do not count.
+    seed
+        Another seed, another ageing.
+    severity
+        How hard each family of ageing hits, 0 to 1; by default random for each family.
+    """
+    from oldphoto.training.ageing import Severity, age
+
+    digest = hashlib.sha256(f"{seed}/{batch.fold(name)}".encode("utf-8", "surrogateescape")).digest()
+    families = None if severity is None else Severity(severity, severity, severity, severity, severity)
+    scale = max(min(rgb.shape[:2]), _SMALLEST_PRINT) / _PRINT_SIDE
+    return age(rgb, np.random.default_rng(int.from_bytes(digest)), families, scale)
+
+
+def ageing(*, seed: int = 0, severity: float | None = None, quality: int = 95) -> Work:
+    """Return the work that ages a clean photo; gray ones stay gray.
+
+    Parameters
+    ----------
+    seed, severity
+        As `age_by_name`; the name of a photo is its path below INPUT.
+    quality
+        The quality of JPEG and WebP, 1 to 100.
+    """
+
+    def work(job: Job) -> Result:
+        watch = _Stopwatch()
+        with watch.timing("read"):
+            photo = read_photo(job.source)
+        with watch.timing("ageing"):
+            aged = age_by_name(photo.rgb, str(job.name), seed, severity)
+            rgb = np.repeat(aged.photo.mean(2, keepdims=True), 3, 2) if photo.gray else aged.photo
+        with watch.timing("write"):
+            if job.save_mask is not None:
+                write_mask(aged.mask, job.save_mask)
+            written = write_photo(photo.with_rgb(rgb), job.target, format_of(job.target), quality)
+        return Result(
+            seconds=watch.seconds,
+            damaged_share=float((aged.mask >= _DAMAGED).mean()),
+            warnings=(*photo.warnings, *written),
         )
 
     return work

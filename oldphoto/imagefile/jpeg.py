@@ -25,12 +25,20 @@ XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
 _ICC_PREFIX = b"ICC_PROFILE\0"
 _ICC_PART = SEGMENT_LIMIT - len(_ICC_PREFIX) - 2
 _END_OF_IMAGE = b"\xff\xd9"
+_BLOCK_ROWS = 16  # rows that are coded together
 _MISSING = (127, 128)  # what the decoder leaves where data is missing: middle gray, inverted or not
+
+
+class _Jpeg(JpegImageFile):
+    """Pillow's reader without its search for a resolution in EXIF, which warns about damaged EXIF on stderr."""
+
+    def _read_dpi_from_exif(self) -> None:
+        pass
 
 
 def size(data: bytes) -> tuple[int, int]:
     """Return width and height by the header alone."""
-    return JpegImageFile(BytesIO(data)).size
+    return _Jpeg(BytesIO(data)).size
 
 
 def open_image(data: bytes) -> tuple[Image.Image, list[str]]:
@@ -44,14 +52,14 @@ def open_image(data: bytes) -> tuple[Image.Image, list[str]]:
     Raises
     ------
     OSError
-        If nothing of the picture decodes.
+        If nothing of the picture decodes, or only part of its first rows.
     """
-    image = JpegImageFile(BytesIO(data))
+    image = _Jpeg(BytesIO(data))
     try:
         image.load()
     except OSError:
         # With an end marker the decoder takes what there is for the whole file; Pillow's own switch for this is global.
-        image = JpegImageFile(BytesIO(data + _END_OF_IMAGE))
+        image = _Jpeg(BytesIO(data + _END_OF_IMAGE))
         image.load()
         return image, [_describe_truncation(image)]
     return image, []
@@ -62,8 +70,8 @@ def _describe_truncation(image: Image.Image) -> str:
     last = image.height
     while last > 0 and np.isin(samples[last - 1], _MISSING).all():
         last -= 1
-    if last == 0:
-        raise OSError("truncated before the first row of the picture")
+    if last <= _BLOCK_ROWS < image.height or last == 0:
+        raise OSError("truncated within the first rows of the picture")
     if last == image.height:
         return "truncated: the end of the file is missing, the picture may be coarser than it was or lack its last rows"
     return f"truncated: the part below row about {last} of {image.height} is missing in the file"

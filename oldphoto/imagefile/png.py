@@ -56,5 +56,28 @@ def _chunk(name: bytes, content: bytes) -> bytes:
 
 
 def open_image(data: bytes) -> PngImageFile:
-    """Open a PNG with Pillow, for its metadata and for 8-bit pixels."""
+    """Open a PNG with Pillow, for its metadata and for 8-bit pixels.
+
+    Raises
+    ------
+    OSError
+        If a chunk that the picture needs is damaged or the file ends early.
+    """
+    _check_chunks(data)
     return PngImageFile(BytesIO(data))
+
+
+def _check_chunks(data: bytes) -> None:
+    """Find damage by checksums: libpng would decode some of it and print a warning."""
+    view, start, name = memoryview(data), len(SIGNATURE), b""
+    while name != b"IEND":
+        if start + 12 > len(data):
+            raise OSError("the end of the file is missing")
+        size, name = struct.unpack_from(">I4s", data, start)
+        end = start + 12 + size
+        if end > len(data):
+            raise OSError("the end of the file is missing")
+        is_critical = name[:1].isupper()
+        if is_critical and zlib.crc32(view[start + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+            raise OSError(f"the checksum of chunk {name.decode('latin-1')} is wrong")
+        start = end

@@ -8,12 +8,11 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
 from oldphoto.arrays import FloatImage
 from oldphoto.errors import PhotoError
 from oldphoto.imagefile import exif as exif_block
-from oldphoto.imagefile import jpeg, png, tiff
+from oldphoto.imagefile import jpeg, png, tiff, webp
 from oldphoto.imagefile.colour import cmyk_to_rgb
 from oldphoto.imagefile.photo import PIXEL_LIMIT, IntImage, Photo, Raster, per_inch
 
@@ -104,7 +103,7 @@ def _decode(file: BinaryIO, kind: str) -> Raster:
     if kind == "tif":
         return tiff.decode(file)
     if kind == "webp":
-        return _decode_with_pillow(WebPImageFile(file))
+        return webp.decode(file.read())
     if kind == "bmp":
         return _decode_bmp(file)
     return _decode_heif(file)
@@ -162,7 +161,7 @@ def _check_size(width: int, height: int) -> None:
 def _decode_with_pillow(image: Image.Image) -> Raster:
     """Take 8-bit pixels, alpha, profile, EXIF and XMP from a Pillow image; each format finds its resolution itself."""
     _check_size(*image.size)
-    frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
+    frames = getattr(image, "n_frames", 1)
     if frames > 1:
         raise PhotoError(f"is animated ({frames} frames): save the frame to restore as a picture of its own")
     image.load()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import struct
 from io import BytesIO
 from typing import BinaryIO
 
@@ -184,10 +183,8 @@ def _with_metadata(raster: Raster, file: BinaryIO) -> Raster:
         raster.icc = profile.data
     raster.xmp = None if packet is None else packet.data
     described = exif_block.descriptive(root)
-    orientation = described.tags.get(exif_block.ORIENTATION)
-    if exif_block.integer(orientation, layout) in (None, 1):
-        described.tags.pop(exif_block.ORIENTATION, None)
-    if described.tags or described.children:
+    says_nothing = set(described.tags) <= {exif_block.ORIENTATION} and not described.children
+    if not says_nothing or exif_block.integer(described.tags.get(exif_block.ORIENTATION), layout) not in (None, 1):
         raster.exif = exif_block.pack_exif(described, layout.order)
     return raster
 
@@ -222,10 +219,8 @@ def _with_directories(stream: BytesIO, described: Directory, raster: Raster) -> 
     layout, root = exif_block.read_tree(stream)
     for number in (exif_block.X_RESOLUTION, exif_block.Y_RESOLUTION, exif_block.RESOLUTION_UNIT):
         root.tags.pop(number, None)
-    described.tags.pop(exif_block.ORIENTATION, None)
     root.tags.update(described.tags)
     root.children.update(described.children)
-    root.tags[exif_block.ORIENTATION] = Tag(exif_block.SHORT, 1, struct.pack(layout.order + "H", 1))
     if raster.dpi is not None:
         root.tags.update(exif_block.resolution_tags(raster.dpi, layout))
     if raster.xmp is not None:

@@ -11,8 +11,7 @@ from PIL import Image
 
 from oldphoto.arrays import FloatImage
 from oldphoto.errors import PhotoError, UsageError
-from oldphoto.imagefile import exif as exif_block
-from oldphoto.imagefile import jpeg, png, tiff
+from oldphoto.imagefile import jpeg, png, tiff, webp
 from oldphoto.imagefile.colour import srgb_profile, to_srgb
 from oldphoto.imagefile.files import atomically
 from oldphoto.imagefile.photo import OUTPUT_SUFFIX, IntImage, Photo, Raster, format_of, per_metre
@@ -86,6 +85,8 @@ def write_mask(mask: FloatImage, path: Path) -> None:
 
 def _fitted(photo: Photo, target: str) -> Raster:
     """Return what of a photo the target format holds, with a warning for all that it does not."""
+    if photo.rgb.ndim != 3 or photo.rgb.shape[2] != 3 or photo.rgb.size == 0:
+        raise PhotoError(f"pixels of shape {photo.rgb.shape} are no photo of height by width by 3")
     height, width = photo.rgb.shape[:2]
     if max(height, width) > _LONGEST_SIDE.get(target, height + width):
         raise PhotoError(f"{_NAMES[target]} holds at most {_LONGEST_SIDE[target]} pixels a side: write TIFF or PNG")
@@ -149,24 +150,8 @@ def _encode(raster: Raster, target: str, quality: int) -> bytes:
     if target == "tif":
         return tiff.encode(raster)
     if target == "webp":
-        return _encode_webp(raster, quality)
+        return webp.encode(raster, quality)
     return _encode_bmp(raster)
-
-
-def _encode_webp(raster: Raster, quality: int) -> bytes:
-    stream = BytesIO()
-    exif = raster.exif if raster.dpi is None else exif_block.with_resolution(raster.exif, raster.dpi)
-    Image.fromarray(raster.samples).save(
-        stream,
-        "WEBP",
-        quality=quality,
-        lossless=quality == 100,
-        exact=True,  # keep the colours under full transparency
-        icc_profile=raster.icc or b"",
-        exif=exif or b"",
-        xmp=raster.xmp or b"",
-    )
-    return stream.getvalue()
 
 
 def _encode_bmp(raster: Raster) -> bytes:

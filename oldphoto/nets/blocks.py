@@ -21,6 +21,27 @@ class ResidualBlock(nn.Module):
         return x + self.scale * self.second(self.first(x).relu_())
 
 
+class NormalisedBlock(nn.Module):
+    """A residual block with batch normalisation (He et al., CVPR 2016), which trains several times as fast.
+
+    Its statistics are fixed once trained, so that a tile and the whole picture still give the same; for networks
+    whose output is a decision, not a picture.
+    """
+
+    def __init__(self, channels: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + self.body(x)).relu_()
+
+
 def residual_blocks(channels: int, count: int) -> nn.Sequential:
     """``count`` residual blocks in a row."""
     return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from oldphoto.nets.blocks import Downsample, Upsample, residual_blocks
+from oldphoto.nets.blocks import Downsample, NormalisedBlock, Upsample
 
 
 class ScratchUNet(nn.Module):
@@ -20,10 +20,13 @@ class ScratchUNet(nn.Module):
         super().__init__()
         self.multiple = 2 ** len(widths)
         self.stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, widths[0], 3, padding=1))
-        self.encoders = nn.ModuleList(residual_blocks(w, b) for w, b in zip(widths, blocks, strict=True))
+        self.encoders = nn.ModuleList(
+            nn.Sequential(*(NormalisedBlock(width) for _ in range(count)))
+            for width, count in zip(widths, blocks, strict=True)
+        )
         self.downs = nn.ModuleList(Downsample(a, b) for a, b in zip(widths, widths[1:], strict=False))
         self.ups = nn.ModuleList(Upsample(b, a) for a, b in zip(widths, widths[1:], strict=False))
-        self.decoders = nn.ModuleList(residual_blocks(w, 1) for w in widths[:-1])
+        self.decoders = nn.ModuleList(NormalisedBlock(width) for width in widths[:-1])
         self.head = nn.Sequential(nn.Conv2d(widths[0], 4, 3, padding=1), nn.PixelShuffle(2))
 
     def forward(self, picture: Tensor) -> Tensor:

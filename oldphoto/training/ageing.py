@@ -144,21 +144,20 @@ class _Tone:
 
     @classmethod
     def random(cls, rng: Generator, severity: float, shape: tuple[int, int]) -> _Tone:
-        common, single = severity * rng.random(), 0.35 * severity
-        gamma = np.exp(rng.normal(0, 0.3 * severity) + rng.normal(0, 0.12 * severity, 3))
-        low = 0.35 * common * rng.random() + single * 0.3 * rng.random(3) * (rng.random() < 0.6)
-        high = 1 - 0.4 * severity * rng.random() - single * rng.random(3) * (rng.random() < 0.7)
+        gamma = np.exp(rng.normal(0, 0.15 * severity) + rng.normal(0, 0.06 * severity, 3))
+        low = severity * (0.3 * rng.random() + 0.1 * rng.random(3) * (rng.random() < 0.6))
+        high = 1 - severity * (0.4 * rng.random() + 0.25 * rng.random(3) * (rng.random() < 0.6))
         if rng.random() < 0.5:  # paper and varnish turn yellow: blue is lost first
             high = high * (1 - severity * rng.random() * np.array([0.0, 0.12, 0.45]))
         matrix = np.eye(3)
         saturation = 1 - severity * rng.random() * (rng.random() < 0.7)
         matrix = saturation * matrix + (1 - saturation) * LUMA[None]
-        matrix = matrix + rng.normal(0, 0.05 * severity, (3, 3))
+        matrix = matrix + rng.normal(0, 0.02 * severity, (3, 3))
         gain = np.ones((*shape, 1))
         veil = np.zeros((*shape, 1))
         if rng.random() < 0.5:
-            gain = 1 + 0.12 * severity * smooth_noise(shape, rng.uniform(1, 3), rng)[..., None]
-            veil = 0.06 * severity * smooth_noise(shape, rng.uniform(1, 3), rng)[..., None]
+            gain = 1 + 0.08 * severity * smooth_noise(shape, rng.uniform(1, 3), rng)[..., None]
+            veil = 0.04 * severity * smooth_noise(shape, rng.uniform(1, 3), rng)[..., None]
         if rng.random() < 0.3:
             ys, xs = np.linspace(-1, 1, shape[0])[:, None], np.linspace(-1, 1, shape[1])[None]
             gain = gain * (1 - severity * rng.uniform(0.1, 0.35) * (xs**2 + ys**2))[..., None]

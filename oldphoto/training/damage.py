@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from oldphoto.arrays import ByteImage, FloatImage
 
 _SHIFT = 4  # fractional bits of the coordinates given to OpenCV
-VISIBLE = 0.02
+VISIBLE = 0.06
 """A defect that changes a pixel by less than this (of 1) is not in the mask: nobody could find it."""
 
 

@@ -102,7 +102,7 @@ def scratch_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage],
             clean = paste_frame(clean, rng)
         drawn = rng.random(4) * (rng.random(4) > 0.3)
         damage = rng.random() if rng.random() < 0.8 else 0.0
-        severity = Severity(*(0.8 * drawn[:3]), damage, 0.8 * drawn[3])
+        severity = Severity(*(0.7 * drawn[:3]), damage, 0.7 * drawn[3])
         aged = age(clean, rng, severity, np.exp(rng.uniform(np.log(0.6), np.log(2.5))), textures)
         return {"photo": aged.photo, "mask": aged.mask}
 
@@ -160,7 +160,7 @@ def _as_found(mask: FloatImage, rng: Generator) -> FloatImage:
 
 def tone_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage], side: int) -> Maker:
     """Thumbnails of whole photographs: ``photo`` aged, ``clean`` sharp and true in tone."""
-    fine = 2 * side
+    fine = side + side // 2
 
     def make(rng: Generator) -> Example:
         image = photos[rng.integers(len(photos))]

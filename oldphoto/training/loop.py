@@ -83,6 +83,8 @@ class Optimiser:
             for average, net in zip(self.averages, self.nets, strict=True):
                 for a, p in zip(average.parameters(), net.parameters(), strict=True):
                     a.lerp_(p, 1 - keep)
+                for a, b in zip(average.buffers(), net.buffers(), strict=True):
+                    a.copy_(b)
 
 
 def run(

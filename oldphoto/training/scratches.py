@@ -61,6 +61,7 @@ def train(settings: Settings) -> None:
 @torch.inference_mode()
 def evaluate(net: ScratchUNet, examples: list[dict[str, FloatImage]]) -> dict[str, float]:
     """Average F1 at ``TOLERANCE`` px over damaged examples, and the share marked in undamaged ones."""
+    net.eval()
     scores, alarms = [], []
     for example in examples:
         photo = torch.from_numpy(example["photo"]).permute(2, 0, 1)[None]

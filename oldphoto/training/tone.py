@@ -12,7 +12,6 @@ from oldphoto import checkpoints
 from oldphoto.nets.tone import ToneMap, ToneNet
 from oldphoto.training.datasets import Batch, batches, load_held_out, load_images, tone_examples
 from oldphoto.training.loop import Optimiser, Settings, channels_last, run
-from oldphoto.training.losses import charbonnier
 
 NAME = "tone"
 
@@ -37,10 +36,11 @@ def train(settings: Settings) -> None:
         batch = {key: value.to(settings.device) for key, value in next(stream).items()}
         tone = net(batch["photo"])
         output = tone.apply(batch["photo"])
-        error = charbonnier(output, batch["clean"])
-        square = (output - batch["clean"]).square().mean()
-        optimiser.step(error + 4 * square + 0.02 * roughness(tone), progress)
-        return {"error": error.detach(), "square": square.detach()}
+        square = (output - batch["clean"]).square().mean((1, 2, 3))
+        # The logarithm asks for a share of each picture's error: one that needs little must be changed little.
+        error = (square + 1e-4).log10().mean()
+        optimiser.step(error + 5 * square.mean() + 0.05 * roughness(tone), progress)
+        return {"error": error.detach(), "square": square.mean().detach()}
 
     def save(steps: int) -> None:
         average = optimiser.averages[0]
@@ -63,7 +63,7 @@ def evaluate(net: ToneNet, held_out: Batch) -> dict[str, float]:
     """PSNR of aged thumbnails, before and after correction, and the share that it makes worse."""
 
     def psnr(picture: Tensor) -> Tensor:
-        error = (picture.clamp(0, 1) - held_out["clean"]).square().mean((1, 2, 3)).clamp_min(1e-5)
+        error = (picture.clamp(0, 1) - held_out["clean"]).square().mean((1, 2, 3)).clamp_min(1e-4)
         return -10 * error.log10()
 
     before = psnr(held_out["photo"])
@@ -71,5 +71,5 @@ def evaluate(net: ToneNet, held_out: Batch) -> dict[str, float]:
     return {
         "PSNR aged": round(float(before.mean()), 3),
         "PSNR corrected": round(float(after.mean()), 3),
-        "made worse": round(float((after < before).float().mean()), 3),
+        "PSNR lost at worst": round(float((before - after).max()), 3),
     }

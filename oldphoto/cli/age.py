@@ -1,0 +1,68 @@
+"""``oldphoto age``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from oldphoto.cli.common import PathType, Run, ShareType, batch_options, carry_out, photo_arguments
+
+if TYPE_CHECKING:
+    from oldphoto.batch import Plan, Work
+
+
+@click.command()
+@photo_arguments
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Another seed, other damage.")
+@click.option(
+    "--severity", type=ShareType(), help="0 = hardly, 1 = worst; by default random for each photo and kind of ageing."
+)
+@click.option("--save-masks", type=PathType(), metavar="DIR", help="Write masks of the structured damage here.")
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["same", "png", "jpg", "tif", "webp"]),
+    default="same",
+    show_default=True,
+    help="File format of the outputs.",
+)
+@click.option(
+    "--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Quality of JPEG and WebP outputs."
+)
+@batch_options
+def age(
+    source: Path,
+    output: Path,
+    seed: int,
+    severity: float | None,
+    save_masks: Path | None,
+    file_format: str,
+    quality: int,
+    overwrite: bool,
+    log: Path | None,
+    jobs: int,
+    dry_run: bool,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Make clean photos look old: blur, fading, grain, scratches, folds, stains, and the flaws of a scan.
+
+    INPUT is a photo or a folder, OUTPUT a folder, or a file for a photo. How a photo ages depends on the seed and its
+    name below INPUT alone, not on what else is in the folder. A gray photo stays gray; size and metadata are kept.
+    """
+
+    def make_plan() -> Plan:
+        from oldphoto import batch
+        from oldphoto.work import photo_naming
+
+        return batch.plan(source, output, photo_naming(file_format), overwrite=overwrite, save_masks=save_masks)
+
+    def make_work() -> Work:
+        from oldphoto.work import ageing
+
+        return ageing(seed=seed, severity=severity, quality=quality)
+
+    run = Run(jobs=jobs, log=log, dry_run=dry_run, verbose=verbose, quiet=quiet, done="aged")
+    carry_out(run, make_plan, make_work)

@@ -1,0 +1,134 @@
+"""The way of a photo through all stages: mask, translate, faces, blend."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from oldphoto.arrays import FloatImage
+from oldphoto.blending import blend
+from oldphoto.errors import PhotoError, UsageError
+from oldphoto.faces import Face, FaceFinder, FaceRefiner, crop_face
+from oldphoto.pyramid import strips
+from oldphoto.scratches import ScratchDetector
+from oldphoto.translation import Translator
+
+
+@dataclass(frozen=True)
+class RestoreOptions:
+    """What a restoration does.
+
+    ``with_scratch``: find and repair structured damage; ``faces``: refine faces; ``strength``: share of the whole
+    change, 0 to 1; ``tile``: side of the tiles in px (smaller needs less memory), None for the default.
+    """
+
+    with_scratch: bool = False
+    faces: bool = True
+    strength: float = 1.0
+    tile: int | None = None
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """A restored photo and how it came about.
+
+    ``rgb``: H × W × 3 in [0, 1]; ``mask``: H × W, 1 = repaired as damaged, None where no damage was looked for;
+    ``faces``: those refined; ``seconds``: by stage.
+    """
+
+    rgb: FloatImage
+    mask: FloatImage | None
+    faces: tuple[Face, ...]
+    seconds: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+class Restorer:
+    """Restores photo after photo, with networks loaded once.
+
+    Raises
+    ------
+    CheckpointError
+        Weights are missing or altered.
+    UsageError
+        The device is unknown or absent, or the strength is not in [0, 1].
+    """
+
+    def __init__(
+        self,
+        options: RestoreOptions = RestoreOptions(),  # noqa: B008 (frozen)
+        device: str = "auto",
+        checkpoints: Path | None = None,
+    ) -> None:
+        if not 0 <= options.strength <= 1:
+            raise UsageError(f"strength {options.strength}: must be between 0 and 1")
+        self.options = options
+        self.detector = ScratchDetector(device, checkpoints, options.tile) if options.with_scratch else None
+        self.translator = Translator(device, checkpoints, options.tile)
+        self.finder = FaceFinder() if options.faces else None
+        self.refiner = FaceRefiner(device, checkpoints) if options.faces else None
+
+    def restore(self, rgb: FloatImage, mask: FloatImage | None = None, gray: bool = False) -> Restoration:
+        """Restore one photo; the input is not changed.
+
+        Parameters
+        ----------
+        rgb : float32 H × W × 3 in [0, 1]
+        mask : float32 H × W, 1 = damaged; takes the place of the detector
+        gray : the photo is black and white by its kind, and its restoration shall be so too
+
+        Raises
+        ------
+        PhotoError
+            The picture or the mask has another shape.
+        """
+        if rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
+            raise PhotoError(f"a photo must be H × W × 3, this array is {' × '.join(map(str, rgb.shape))}")
+        if mask is not None and mask.shape != rgb.shape[:2]:
+            raise PhotoError(f"the mask is {_size(mask)} px, the photo {_size(rgb)}: they must be of one size")
+        seconds: dict[str, float] = {}
+        if mask is None and self.detector is not None:
+            with _timed(seconds, "mask"):
+                mask = self.detector.detect(rgb)
+        with _timed(seconds, "translate"):
+            restored = self.translator.translate(rgb, mask, self.options.strength)
+            if gray:
+                _neutralise(restored)
+        faces: tuple[Face, ...] = ()
+        if self.finder is not None and self.refiner is not None and self.options.strength > 0:
+            with _timed(seconds, "faces"):
+                faces = tuple(self.finder.find(restored))
+                for face in faces:
+                    crop = crop_face(restored, face)
+                    refined = crop + np.float32(self.options.strength) * (self.refiner.refine(crop) - crop)
+                    restored = blend(restored, face, refined)
+                if faces and gray:
+                    _neutralise(restored)
+        return Restoration(restored, mask, faces, seconds)
+
+
+def restore(rgb: FloatImage, mask: FloatImage | None = None, options: RestoreOptions | None = None) -> FloatImage:
+    """Restore one picture, H × W × 3 in [0, 1], with networks loaded for it alone: see Restorer for many."""
+    return Restorer(options or RestoreOptions(with_scratch=True)).restore(rgb, mask).rgb
+
+
+def _size(picture: FloatImage) -> str:
+    return f"{picture.shape[1]} × {picture.shape[0]}"
+
+
+def _neutralise(rgb: FloatImage) -> None:
+    """Give all three channels their mean, in place."""
+    for rows in strips(len(rgb)):
+        rgb[rows] = rgb[rows].mean(2, keepdims=True)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - started

@@ -1,0 +1,55 @@
+"""Halve and double pictures of any size, strip by strip, so that no temporary is as large as the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+
+from oldphoto.arrays import FloatImage
+
+_STRIP = 256
+"""Rows of the fine picture worked on at a time; even."""
+
+
+def strips(height: int) -> Iterator[slice]:
+    """Slices of rows that cover a picture of ``height`` rows."""
+    for top in range(0, height, _STRIP):
+        yield slice(top, min(top + _STRIP, height))
+
+
+def halve(picture: FloatImage, weight: FloatImage | None = None) -> FloatImage:
+    """Means of 2 × 2 pixels of ``picture`` (H × W or H × W × C), ⌈H/2⌉ × ⌈W/2⌉; an odd last row or column counts twice.
+
+    With ``weight``, H × W, the pixels are multiplied by it first.
+    """
+    height, width = picture.shape[:2]
+    half = np.empty(((height + 1) // 2, (width + 1) // 2, *picture.shape[2:]), np.float32)
+    for rows in strips(height):
+        strip = picture[rows]
+        if weight is not None:
+            strip = strip * weight[rows].reshape(weight[rows].shape + (1,) * (picture.ndim - 2))
+        odd_rows, odd_columns = strip.shape[0] % 2, width % 2
+        if odd_rows or odd_columns:
+            strip = cv2.copyMakeBorder(strip, 0, odd_rows, 0, odd_columns, cv2.BORDER_REPLICATE)
+        size = (strip.shape[1] // 2, strip.shape[0] // 2)
+        half[rows.start // 2 : rows.start // 2 + size[1]] = cv2.resize(strip, size, interpolation=cv2.INTER_AREA)
+    return half
+
+
+def doubled(coarse: FloatImage, shape: tuple[int, ...]) -> Iterator[tuple[slice, FloatImage]]:
+    """The picture ``coarse`` at twice its size, bilinear, cut to ``shape``: slices of rows and what they hold."""
+    height, width = shape[:2]
+    for rows in strips(height):
+        first, last = rows.start // 2, (rows.stop + 1) // 2
+        above, below = min(first, 1), min(coarse.shape[0] - last, 1)
+        piece = coarse[first - above : last + below]
+        strip = cv2.resize(piece, (2 * piece.shape[1], 2 * piece.shape[0]), interpolation=cv2.INTER_LINEAR)
+        yield rows, strip[2 * above : 2 * above + rows.stop - rows.start, :width]
+
+
+def depth(shape: tuple[int, ...], base: int) -> int:
+    """How often a picture can be halved until its short side is below twice ``base`` px."""
+    short = min(shape[:2])
+    return max(0, (short // base).bit_length() - 1)

@@ -1,0 +1,54 @@
+"""First stage: where is the photo scratched, folded, torn, stained or dusty?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from oldphoto import checkpoints
+from oldphoto.arrays import FloatImage
+from oldphoto.nets.unet import ScratchUNet
+from oldphoto.pyramid import depth, doubled, halve
+from oldphoto.tiling import run_tiled
+
+BASE = 384
+"""The photo is looked at in its own size and at every halving down to a short side of BASE to 2 BASE px: hairlines
+show in the largest, folds many pixels wide in the smallest."""
+
+THRESHOLD = 0.5
+"""Probability from which on a pixel counts as damaged."""
+
+
+class ScratchDetector:
+    """Finds structured damage, photo after photo, with one network loaded once.
+
+    Raises CheckpointError or UsageError for missing weights or an unknown device.
+    """
+
+    def __init__(self, device: str = "auto", checkpoints_folder: Path | None = None, tile: int | None = None) -> None:
+        self.device = checkpoints.pick_device(device)
+        net = checkpoints.load(ScratchUNet, "scratches", checkpoints_folder).eval()
+        self.net = net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.tile = tile
+
+    def detect(self, rgb: FloatImage) -> FloatImage:
+        """The mask of a photo H × W × 3 in [0, 1]: H × W, 1 = damaged, 0 = intact, grown by a pixel."""
+        mask = (self.probability(rgb) > THRESHOLD).astype(np.uint8)
+        return cv2.dilate(mask, np.ones((3, 3), np.uint8)).astype(np.float32)
+
+    def probability(self, rgb: FloatImage) -> FloatImage:
+        """How likely each pixel is damaged, H × W in [0, 1]: the highest over all scales."""
+        found = np.empty(rgb.shape[:2], np.float32)
+        run_tiled(self._network, (rgb,), found, self.net.multiple, self.device, self.tile)
+        if depth(rgb.shape, BASE):
+            for rows, coarse in doubled(self.probability(halve(rgb)), found.shape):
+                np.maximum(found[rows], coarse, out=found[rows])
+        return found
+
+    def _network(self, picture: Tensor) -> Tensor:
+        probability: Tensor = self.net(picture).sigmoid()
+        return probability

@@ -1,0 +1,87 @@
+"""Second stage: translate the old photo into a clean one. Tone is set once for the whole, detail is repaired locally."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from oldphoto import checkpoints
+from oldphoto.arrays import FloatImage
+from oldphoto.nets.tone import FIELD, ToneMap, ToneNet
+from oldphoto.nets.translation import TranslationNet
+from oldphoto.prefill import prefill
+from oldphoto.pyramid import depth, doubled, halve, strips
+from oldphoto.tiling import run_tiled
+
+BASE = 384
+"""Damage is repaired first where the short side is BASE to 2 BASE px, then at every doubling: a print scanned at two
+or four times the resolution goes through the same repair as at the first, and only what is new at its own scale
+is left to do."""
+
+
+class Translator:
+    """Translates photo after photo, with networks loaded once.
+
+    Raises CheckpointError or UsageError for missing weights or an unknown device.
+    """
+
+    def __init__(self, device: str = "auto", checkpoints_folder: Path | None = None, tile: int | None = None) -> None:
+        self.device = checkpoints.pick_device(device)
+        net = checkpoints.load(TranslationNet, "translation", checkpoints_folder).eval()
+        self.net = net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.tone = checkpoints.load(ToneNet, "tone", checkpoints_folder).eval().to(self.device)
+        self.tile = tile
+
+    def translate(self, rgb: FloatImage, mask: FloatImage | None = None, strength: float = 1.0) -> FloatImage:
+        """The clean version of a photo, H × W × 3 in [0, 1], of which ``mask`` (H × W, 1 = damaged) is repaired.
+
+        ``strength`` scales the whole change, from 0 (the photo as it was) to 1. The input is not changed.
+        """
+        if mask is None:
+            mask = np.zeros(rgb.shape[:2], np.float32)
+        picture = prefill(rgb, mask)
+        apply_tone(self.estimate_tone(picture), picture)
+        out = self._repair(picture, mask)
+        for rows in strips(len(out)):
+            out[rows] = np.clip(rgb[rows] + np.float32(strength) * (out[rows] - rgb[rows]), 0, 1)
+        return out
+
+    def estimate_tone(self, picture: FloatImage) -> ToneMap:
+        """The correction of fading, casts and uneven light that a photo needs."""
+        thumbnail = cv2.resize(picture, (ToneNet.SIDE, ToneNet.SIDE), interpolation=cv2.INTER_AREA)
+        tensor = torch.from_numpy(thumbnail).permute(2, 0, 1)[None].to(self.device)
+        with torch.inference_mode():
+            tone: ToneMap = self.tone(tensor)
+        return ToneMap(tone.curve.cpu(), tone.matrix.cpu(), tone.gain.cpu(), tone.offset.cpu())
+
+    def _repair(self, picture: FloatImage, mask: FloatImage) -> FloatImage:
+        """Local repair from coarse to fine; ``picture`` is changed."""
+        if depth(picture.shape, BASE):
+            coarse = halve(picture)
+            change = self._repair(coarse.copy(), (halve(mask) > 0.25).astype(np.float32))
+            change -= coarse
+            for rows, strip in doubled(change, picture.shape):
+                picture[rows] += strip
+        out = np.empty_like(picture)
+        run_tiled(self.net, (picture, mask), out, self.net.multiple, self.device, self.tile)
+        return out
+
+
+def apply_tone(tone: ToneMap, picture: FloatImage) -> None:
+    """Correct the tone of a picture, H × W × 3, in place; values may leave [0, 1] a little."""
+    height, width = picture.shape[:2]
+    down, across = _interpolation(height), _interpolation(width)
+    for rows in strips(height):
+        gain, offset = (down[rows] @ cells @ across.T for cells in (tone.gain, tone.offset))
+        strip = torch.from_numpy(picture[rows]).permute(2, 0, 1)[None]
+        picture[rows] = tone.apply(strip, (gain, offset))[0].permute(1, 2, 0).numpy()
+
+
+def _interpolation(length: int) -> Tensor:
+    """The matrix, length × FIELD, that interpolates a field's cells along one axis (ToneMap.field is separable)."""
+    return F.interpolate(torch.eye(FIELD)[None, :, None], (1, length), mode="bicubic", align_corners=True)[0, :, 0].T
