@@ -140,7 +140,7 @@ def measure(
         if min(image.shape[:2]) < _SMALLEST_SIDE:
             size = f"{image.shape[1]} x {image.shape[0]}"
             raise UsageError(f"photo {number} has {size} pixels: {_SMALLEST_SIDE} x {_SMALLEST_SIDE} are needed")
-        clean = image.astype(np.float32) / 255
+        clean = _to_float(image)
         if number % _GRAY_EVERY == 0:
             clean = np.repeat((clean @ LUMA)[..., None], 3, 2)
         yield _measure_one(clean, number, restorer, detector, seed, distance)
@@ -208,7 +208,7 @@ def compare(picture: FloatImage, clean: FloatImage, distance: Distance | None = 
 
 
 def _scores(picture: FloatImage, clean: FloatImage, distance: Distance | None) -> Scores:
-    similarity = structural_similarity(picture, clean, channel_axis=2, data_range=1)
+    similarity = structural_similarity(picture, clean, channel_axis=2, data_range=1)  # type: ignore[no-untyped-call]
     return Scores(psnr(picture, clean), float(similarity), None if distance is None else distance(picture, clean))
 
 
@@ -228,7 +228,7 @@ def fit_tone(picture: FloatImage, clean: FloatImage) -> FloatImage:
     variances = (deviations**2).mean((0, 1))
     covariances = (deviations * (clean - targets)).mean((0, 1))
     gains = covariances / np.maximum(variances, 1e-12)
-    return np.clip(gains * deviations + targets, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(gains * deviations + targets, 0, 1), np.float32)
 
 
 def average_precision(truth: ArrayLike, scores: ArrayLike) -> float | None:
@@ -289,11 +289,16 @@ def classical(rgb: FloatImage, mask: FloatImage) -> FloatImage:
     Holes (mask, H × W, 1 = damaged) are inpainted (Telea 2004), noise is removed by non-local means (Buades et al.
     2005) as strong as it is estimated to be, and the levels of each channel are stretched.
     """
-    pixels = np.rint(rgb * 255).clip(0, 255).astype(np.uint8)
+    pixels = np.rint(rgb[..., ::-1] * 255).clip(0, 255).astype(np.uint8)  # blue first, as OpenCV wants it
     filled = cv2.inpaint(pixels, (mask > 0.5).astype(np.uint8), 3, cv2.INPAINT_TELEA)
-    strength = 255 * noise_level(filled.astype(np.float32) / 255)
+    # Of 0.7, 1, 1.3 and 1.8 times the noise, once is the best on aged photos after the fit of tone.
+    strength = 255 * noise_level(_to_float(filled))
     calm = cv2.fastNlMeansDenoisingColored(filled, None, strength, strength) if strength >= 1 else filled
-    return auto_levels(calm.astype(np.float32) / 255)
+    return auto_levels(_to_float(calm)[..., ::-1])
+
+
+def _to_float(pixels: ArrayLike) -> FloatImage:
+    return np.asarray(pixels, np.float32) / np.float32(255)
 
 
 def noise_level(picture: FloatImage) -> float:
@@ -311,4 +316,4 @@ def noise_level(picture: FloatImage) -> float:
 def auto_levels(picture: FloatImage, clipped: float = 0.5) -> FloatImage:
     """Stretch each channel of a picture, H × W × 3, to [0, 1], with `clipped` percent cut off at either end."""
     low, high = np.percentile(picture, (clipped, 100 - clipped), axis=(0, 1))
-    return np.clip((picture - low) / np.maximum(high - low, 1e-3), 0, 1).astype(np.float32)
+    return np.asarray(np.clip((picture - low) / np.maximum(high - low, 1e-3), 0, 1), np.float32)

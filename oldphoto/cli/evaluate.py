@@ -68,7 +68,7 @@ def _measured(
 
     from oldphoto.errors import UsageError
     from oldphoto.evaluation import measure, perceptual_distance
-    from oldphoto.pipeline import Restorer, RestoreOptions
+    from oldphoto.pipeline import RestoreOptions, Restorer
     from oldphoto.scratches import ScratchDetector
     from oldphoto.training.datasets import load_held_out
 
@@ -110,10 +110,7 @@ def _cells_of_scores(scores: Scores) -> list[str]:
 
 def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        "  ".join(f"{cell:{'>' if index else '<'}{width}}" for index, (cell, width) in enumerate(zip(row, widths)))
-        for row in table
-    ]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in table]
 
 
 def _markdown(table: Sequence[Sequence[str]]) -> list[str]:

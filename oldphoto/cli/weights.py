@@ -96,7 +96,7 @@ def _parameters(path: Path) -> int | None:
 
     try:
         with safe_open(path, "np") as file:
-            return sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118 (no iterator)
+            return int(sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys()))  # noqa: SIM118 (no iterator)
     except (SafetensorError, OSError):
         return None
 

@@ -72,8 +72,9 @@ class ToneNet(nn.Module):
             ResidualBlock(3 * width),
         )
         self.field = nn.Conv2d(5 * width, 4, 1)
+        pooled = 6 * width + 3 * len(QUANTILES)
         self.summary = nn.Sequential(
-            nn.Linear(6 * width + 3 * len(QUANTILES), 128), nn.ReLU(), nn.Linear(128, 2 * width), nn.ReLU()
+            nn.LayerNorm(pooled), nn.Linear(pooled, 128), nn.ReLU(), nn.Linear(128, 2 * width), nn.LayerNorm(2 * width)
         )
         self.curve = nn.Linear(2 * width, 3 * KNOTS)
         self.matrix = nn.Linear(2 * width, 9)

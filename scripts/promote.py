@@ -1,0 +1,64 @@
+"""Take newly trained networks into checkpoints/ where they score better than what is there.
+
+    python scripts/promote.py TRAINED... [--into checkpoints] [--force]
+
+TRAINED are folders that ``oldphoto train --out`` wrote. Weights and the trainer's own record are copied as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from oldphoto.checkpoints import MANIFEST
+from oldphoto.imagefile import atomically
+
+SCORES = {
+    "scratches": ("F1 at 2 px", 1),
+    "tone": ("PSNR corrected", 1),
+    "autoencoders": ("round trip PSNR", 1),
+    "translation": ("PSNR translated", 1),
+    "faces": ("perceptual refined", -1),
+}
+"""The score that decides for each network, and whether more (1) or less (-1) is better."""
+
+
+def better(name: str, candidate: dict[str, Any], present: dict[str, Any] | None) -> bool:
+    """Whether a manifest's entry scores higher than the present one, or there is none."""
+    key, sign = SCORES[name]
+    return present is None or sign * candidate["scores"][key] > sign * present["scores"][key]
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The networks of a manifest, none if it does not exist."""
+    path = folder / MANIFEST
+    networks: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["networks"] if path.exists() else {}
+    return networks
+
+
+def main() -> None:
+    """Compare, copy, and say what was done."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("trained", type=Path, nargs="+")
+    parser.add_argument("--into", type=Path, default=Path("checkpoints"))
+    parser.add_argument("--force", action="store_true", help="take them whatever they score")
+    arguments = parser.parse_args()
+    arguments.into.mkdir(exist_ok=True)
+    networks = read(arguments.into)
+    for folder in arguments.trained:
+        for name, entry in read(folder).items():
+            taken = arguments.force or better(name, entry, networks.get(name))
+            print(f"{name}: {'taken from' if taken else 'kept, not better:'} {folder}  {entry['scores']}")
+            if taken:
+                shutil.copyfile(folder / entry["file"], arguments.into / entry["file"])
+                networks[name] = entry
+    with atomically(arguments.into / MANIFEST) as temporary:
+        content = json.dumps({"networks": networks}, indent=2, sort_keys=True)
+        temporary.write_text(content + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

