@@ -44,11 +44,11 @@ def blend(rgb: FloatImage, face: Face, refined: FloatImage) -> FloatImage:
 
 def _unwarped(change: FloatImage, face: Face, left: int, top: int, shape: tuple[int, ...]) -> FloatImage:
     """The change on the canonical crop as it lies in the photo's cut-out at (left, top)."""
-    inverse = cv2.invertAffineTransform(face.transform)
+    inverse = np.asarray(cv2.invertAffineTransform(face.transform), np.float64)
     if face.magnification > 1:
         # Reduce to the photo's resolution by averaging; warping alone would skip pixels.
         side = max(8, round(CROP / face.magnification))
-        change = cv2.resize(change, (side, side), interpolation=cv2.INTER_AREA)
+        change = np.asarray(cv2.resize(change, (side, side), interpolation=cv2.INTER_AREA), np.float32)
         ratio = CROP / side
         inverse[:, 2] += inverse[:, :2] @ ((ratio - 1) / 2, (ratio - 1) / 2)
         inverse[:, :2] *= ratio

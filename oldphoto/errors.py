@@ -11,7 +11,7 @@ class OldphotoError(Exception):
 
 
 class UsageError(OldphotoError):
-    """The request itself is wrong (a missing input, an output inside the input, an unknown device): nothing is touched."""
+    """The request itself is wrong (missing input, output inside the input, unknown device): nothing is touched."""
 
 
 class CheckpointError(UsageError):

@@ -61,7 +61,7 @@ class Restorer:
 
     def __init__(
         self,
-        options: RestoreOptions = RestoreOptions(),  # noqa: B008 (frozen)
+        options: RestoreOptions = RestoreOptions(),
         device: str = "auto",
         checkpoints: Path | None = None,
     ) -> None:

@@ -32,7 +32,7 @@ def halve(picture: FloatImage, weight: FloatImage | None = None) -> FloatImage:
             strip = strip * weight[rows].reshape(weight[rows].shape + (1,) * (picture.ndim - 2))
         odd_rows, odd_columns = strip.shape[0] % 2, width % 2
         if odd_rows or odd_columns:
-            strip = cv2.copyMakeBorder(strip, 0, odd_rows, 0, odd_columns, cv2.BORDER_REPLICATE)
+            strip = np.asarray(cv2.copyMakeBorder(strip, 0, odd_rows, 0, odd_columns, cv2.BORDER_REPLICATE), np.float32)
         size = (strip.shape[1] // 2, strip.shape[0] // 2)
         half[rows.start // 2 : rows.start // 2 + size[1]] = cv2.resize(strip, size, interpolation=cv2.INTER_AREA)
     return half
@@ -45,7 +45,8 @@ def doubled(coarse: FloatImage, shape: tuple[int, ...]) -> Iterator[tuple[slice,
         first, last = rows.start // 2, (rows.stop + 1) // 2
         above, below = min(first, 1), min(coarse.shape[0] - last, 1)
         piece = coarse[first - above : last + below]
-        strip = cv2.resize(piece, (2 * piece.shape[1], 2 * piece.shape[0]), interpolation=cv2.INTER_LINEAR)
+        size = (2 * piece.shape[1], 2 * piece.shape[0])
+        strip = np.asarray(cv2.resize(piece, size, interpolation=cv2.INTER_LINEAR), np.float32)
         yield rows, strip[2 * above : 2 * above + rows.stop - rows.start, :width]
 
 

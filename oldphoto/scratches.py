@@ -1,4 +1,4 @@
-"""First stage: where is the photo scratched, folded, torn, stained or dusty?"""
+"""First stage: find where the photo is scratched, folded, torn, stained or dusty."""
 
 from __future__ import annotations
 

@@ -74,9 +74,7 @@ def _spans(length: int, side: int, margin: int, padded: int) -> Iterator[tuple[i
         yield start, stop, max(start - margin, 0), extent
 
 
-def _tensor(
-    picture: FloatImage, rows: NDArray[np.intp], columns: NDArray[np.intp], device: torch.device
-) -> Tensor:
+def _tensor(picture: FloatImage, rows: NDArray[np.intp], columns: NDArray[np.intp], device: torch.device) -> Tensor:
     """A tile as 1 × C × h × w, channels last in memory."""
     if rows[-1] == rows[0] + len(rows) - 1 and columns[-1] == columns[0] + len(columns) - 1:
         piece = picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

@@ -1,4 +1,4 @@
-"""Second stage: translate the old photo into a clean one. Tone is set once for the whole, detail is repaired locally."""
+"""Second stage: translate the old photo into a clean one: tone set once for the whole, detail repaired locally."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def test_a_face_at_the_border_is_found_and_its_crop_is_mirrored_there(
     whole = photo("astronaut")
     cut = np.ascontiguousarray(whole[top:, left:])
     face = at(finder.find(cut), np.subtract(CENTRE, (left, top)))
-    assert np.abs(face.landmarks + (left, top) - astronaut.landmarks).max() * face.magnification < 6
+    assert np.abs(np.add(face.landmarks, (left, top)) - astronaut.landmarks).max() * face.magnification < 6
     # The same face in both photos: what lies inside the cut photo is cropped as from the whole one.
     there = Face((0, 0, 0, 0), astronaut.landmarks - (left, top), 1)
     crop, full = crop_face(cut, there), crop_face(whole, astronaut)
@@ -111,9 +111,7 @@ def test_a_face_at_the_border_is_found_and_its_crop_is_mirrored_there(
     assert crop[~inside].std() > 0.02, "mirrored, not blank"
 
 
-def test_two_faces_side_by_side_are_found_from_left_to_right(
-    photo: Photo, finder: FaceFinder, astronaut: Face
-) -> None:
+def test_two_faces_side_by_side_are_found_from_left_to_right(photo: Photo, finder: FaceFinder, astronaut: Face) -> None:
     picture = photo("astronaut")
     faces = finder.find(np.concatenate([picture, picture[:, ::-1]], 1))
     first, second = at(faces, CENTRE), at(faces, (1023 - CENTRE[0], CENTRE[1]))

@@ -74,9 +74,7 @@ def test_halving_takes_means_of_four_in_whatever_strips(height: int, width: int,
     padded = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
     means = padded.reshape(len(padded) // 2, 2, -1, 2, 3).mean((1, 3))
     np.testing.assert_allclose(in_strips(strip, lambda: halve(picture)), means, atol=1e-6)
-    np.testing.assert_array_equal(
-        in_strips(strip, lambda: halve(picture, weight)), halve(picture * weight[..., None])
-    )
+    np.testing.assert_array_equal(in_strips(strip, lambda: halve(picture, weight)), halve(picture * weight[..., None]))
 
 
 @STEADY

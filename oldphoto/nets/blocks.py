@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from torch import Tensor, nn
+
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
 class ResidualBlock(nn.Module):
@@ -18,7 +22,8 @@ class ResidualBlock(nn.Module):
         self.scale = nn.Parameter(scale * nn.init.ones_(self.first.weight.new_empty(channels, 1, 1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.scale * self.second(self.first(x).relu_())
+        output: Tensor = x + self.scale * self.second(self.first(x).relu_())
+        return output
 
 
 class NormalisedBlock(nn.Module):
@@ -39,7 +44,8 @@ class NormalisedBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x + self.body(x)).relu_()
+        output: Tensor = (x + self.body(x)).relu_()
+        return output
 
 
 def residual_blocks(channels: int, count: int) -> nn.Sequential:
@@ -61,9 +67,9 @@ class Upsample(nn.Sequential):
         super().__init__(nn.Conv2d(channels, 4 * out_channels, 1), nn.PixelShuffle(2))
 
 
-def start_at_zero(conv: nn.Conv2d) -> nn.Conv2d:
-    """Give a convolution zero weights, so that the network begins as the identity."""
-    nn.init.zeros_(conv.weight)
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
-    return conv
+def start_at_zero(layer: Layer) -> Layer:
+    """Give a layer zero weights, so that the network begins as the identity."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
@@ -40,7 +42,7 @@ class PatchDiscriminator(nn.Module):
 
         def layers() -> nn.ModuleList:
             widths = (channels, width, 2 * width, 4 * width)
-            convs = [nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False)]
+            convs = [nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in pairwise(widths)]
             return nn.ModuleList(spectral_norm(conv) for conv in (*convs, nn.Conv2d(4 * width, 1, 3, padding=1)))
 
         self.scales = nn.ModuleList(layers() for _ in range(scales))
@@ -49,8 +51,9 @@ class PatchDiscriminator(nn.Module):
         scores, features = [], []
         for index, layers in enumerate(self.scales):
             x = F.avg_pool2d(picture, 2**index) if index else picture
-            for layer in list(layers)[:-1]:
+            *hidden, last = layers.children()
+            for layer in hidden:
                 x = F.leaky_relu(layer(x), 0.2)
                 features.append(x)
-            scores.append(list(layers)[-1](x))
+            scores.append(last(x))
         return scores, features

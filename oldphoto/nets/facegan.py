@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -22,7 +23,8 @@ class Modulation(nn.Module):
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
         gain, shift = self.condition(condition).chunk(2, 1)
-        return features * (1 + gain) + shift + condition
+        modulated: Tensor = features * (1 + gain) + shift + condition
+        return modulated
 
 
 class FaceNet(nn.Module):
@@ -35,10 +37,10 @@ class FaceNet(nn.Module):
     def __init__(self, widths: Sequence[int] = (24, 56, 96, 160, 224), bottleneck: int = 3) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, widths[0], 3, padding=1))
-        self.downs = nn.ModuleList(Downsample(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.downs = nn.ModuleList(Downsample(a, b) for a, b in pairwise(widths))
         self.encoders = nn.ModuleList(ResidualBlock(width) for width in widths[1:])
         self.bottleneck = residual_blocks(widths[-1], bottleneck)
-        self.ups = nn.ModuleList(Upsample(b, a) for a, b in zip(widths, widths[1:], strict=False))
+        self.ups = nn.ModuleList(Upsample(b, a) for a, b in pairwise(widths))
         self.modulations = nn.ModuleList(Modulation(width) for width in widths[:-1])
         self.decoders = nn.ModuleList(ResidualBlock(width) for width in widths[:-1])
         self.head = nn.Sequential(start_at_zero(nn.Conv2d(widths[0], 12, 3, padding=1)), nn.PixelShuffle(2))

@@ -69,7 +69,11 @@ class Mapping(nn.Module):
     multiple = 64
 
     def __init__(
-        self, channels: int = 64, local_blocks: int = 4, fuse_blocks: int = 2, global_widths: tuple[int, int] = (96, 160)
+        self,
+        channels: int = 64,
+        local_blocks: int = 4,
+        fuse_blocks: int = 2,
+        global_widths: tuple[int, int] = (96, 160),
     ) -> None:
         super().__init__()
         wide, widest = global_widths

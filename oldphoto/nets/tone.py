@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oldphoto.nets.blocks import Downsample, ResidualBlock
+from oldphoto.nets.blocks import Downsample, ResidualBlock, start_at_zero
 
 KNOTS = 9
 """Points of the tone curve, evenly spaced over [0, 1]."""
@@ -71,16 +71,13 @@ class ToneNet(nn.Module):
             ResidualBlock(3 * width),
             ResidualBlock(3 * width),
         )
-        self.field = nn.Conv2d(5 * width, 4, 1)
+        self.field = start_at_zero(nn.Conv2d(5 * width, 4, 1))
         pooled = 6 * width + 3 * len(QUANTILES)
         self.summary = nn.Sequential(
             nn.LayerNorm(pooled), nn.Linear(pooled, 128), nn.ReLU(), nn.Linear(128, 2 * width), nn.LayerNorm(2 * width)
         )
-        self.curve = nn.Linear(2 * width, 3 * KNOTS)
-        self.matrix = nn.Linear(2 * width, 9)
-        for last in (self.field, self.curve, self.matrix):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+        self.curve = start_at_zero(nn.Linear(2 * width, 3 * KNOTS))
+        self.matrix = start_at_zero(nn.Linear(2 * width, 9))
 
     def forward(self, thumbnail: Tensor) -> ToneMap:
         features = self.body(thumbnail - 0.5)

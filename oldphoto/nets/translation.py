@@ -37,4 +37,5 @@ class TranslationNet(nn.Module):
         latent = self.encoder.encode(picture)
         mapped = self.mapping(latent, mask)
         after, before = self.decoder(torch.cat([mapped, latent])).chunk(2)
-        return picture + (after - before)
+        translated: Tensor = picture + (after - before)
+        return translated

@@ -1,8 +1,9 @@
-"""The scratch-mask U-Net: where is this picture damaged?"""
+"""The scratch-mask U-Net, which tells where a picture is damaged."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -24,8 +25,8 @@ class ScratchUNet(nn.Module):
             nn.Sequential(*(NormalisedBlock(width) for _ in range(count)))
             for width, count in zip(widths, blocks, strict=True)
         )
-        self.downs = nn.ModuleList(Downsample(a, b) for a, b in zip(widths, widths[1:], strict=False))
-        self.ups = nn.ModuleList(Upsample(b, a) for a, b in zip(widths, widths[1:], strict=False))
+        self.downs = nn.ModuleList(Downsample(a, b) for a, b in pairwise(widths))
+        self.ups = nn.ModuleList(Upsample(b, a) for a, b in pairwise(widths))
         self.decoders = nn.ModuleList(NormalisedBlock(width) for width in widths[:-1])
         self.head = nn.Sequential(nn.Conv2d(widths[0], 4, 3, padding=1), nn.PixelShuffle(2))
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from oldphoto.arrays import ByteImage, FloatImage
 from oldphoto.training.damage import damage, smooth_noise
@@ -92,12 +93,13 @@ def _optics(picture: FloatImage, rng: Generator, severity: float, scale: float) 
     for blur in rng.permutation(4)[: rng.integers(1, 3)]:
         if blur == 0:
             sigma = scale * rng.uniform(0.2, 0.3 + 1.8 * severity, 2)
-            picture = cv2.GaussianBlur(picture, (0, 0), sigma[0], None, sigma[1])
+            picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma[0], None, sigma[1]), np.float32)
         elif blur == 1:
-            picture = cv2.filter2D(picture, -1, _disc(scale * rng.uniform(0.5, 0.6 + 2 * severity)))
+            spread = _disc(scale * rng.uniform(0.5, 0.6 + 2 * severity))
+            picture = np.asarray(cv2.filter2D(picture, -1, spread), np.float32)
         elif blur == 2 and rng.random() < 0.5:
-            length = scale * rng.uniform(1, 2 + 6 * severity)
-            picture = cv2.filter2D(picture, -1, _streak(length, rng.uniform(0, np.pi)))
+            spread = _streak(scale * rng.uniform(1, 2 + 6 * severity), rng.uniform(0, np.pi))
+            picture = np.asarray(cv2.filter2D(picture, -1, spread), np.float32)
         elif blur == 3:
             picture = _resample(picture, rng, 1 + scale * severity * rng.uniform(0, 1.5))
     return np.clip(np.asarray(picture, np.float32), 0, 1)
@@ -126,7 +128,9 @@ def _resample(picture: FloatImage, rng: Generator, factor: float) -> FloatImage:
     height, width = picture.shape[:2]
     small = (max(4, round(width / factor)), max(4, round(height / factor)))
     down = int(rng.choice([cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC]))
-    up = int(rng.choice([cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_CUBIC, cv2.INTER_NEAREST], p=[0.4, 0.3, 0.2, 0.1]))
+    up = int(
+        rng.choice([cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_CUBIC, cv2.INTER_NEAREST], p=[0.4, 0.3, 0.2, 0.1])
+    )
     resized = cv2.resize(cv2.resize(picture, small, interpolation=down), (width, height), interpolation=up)
     return np.asarray(np.clip(resized, 0, 1), np.float32)
 
@@ -153,15 +157,17 @@ class _Tone:
         saturation = 1 - severity * rng.random() * (rng.random() < 0.7)
         matrix = saturation * matrix + (1 - saturation) * LUMA[None]
         matrix = matrix + rng.normal(0, 0.02 * severity, (3, 3))
-        gain = np.ones((*shape, 1))
-        veil = np.zeros((*shape, 1))
+        gain: NDArray[np.floating] = np.ones((*shape, 1))
+        veil: NDArray[np.floating] = np.zeros((*shape, 1))
         if rng.random() < 0.5:
             gain = 1 + 0.08 * severity * smooth_noise(shape, rng.uniform(1, 3), rng)[..., None]
             veil = 0.04 * severity * smooth_noise(shape, rng.uniform(1, 3), rng)[..., None]
         if rng.random() < 0.3:
             ys, xs = np.linspace(-1, 1, shape[0])[:, None], np.linspace(-1, 1, shape[1])[None]
             gain = gain * (1 - severity * rng.uniform(0.1, 0.35) * (xs**2 + ys**2))[..., None]
-        return cls(*(np.asarray(value, np.float32) for value in (gamma, low, np.maximum(high, low + 0.2), matrix, gain, veil)))
+        return cls(
+            *(np.asarray(value, np.float32) for value in (gamma, low, np.maximum(high, low + 0.2), matrix, gain, veil))
+        )
 
     def apply(self, picture: FloatImage) -> FloatImage:
         mixed = np.clip(picture @ self.matrix.T, 0, 1)
@@ -214,7 +220,8 @@ def _scan(picture: FloatImage, rng: Generator, severity: float, scale: float) ->
     """What scanning, printing and publishing add: softness, halftone, sharpening, JPEG, 8 bits."""
     if severity > 0:
         if rng.random() < 0.4:
-            picture = cv2.GaussianBlur(picture, (0, 0), scale * rng.uniform(0.2, 0.3 + 0.6 * severity))
+            sigma = scale * rng.uniform(0.2, 0.3 + 0.6 * severity)
+            picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma), np.float32)
         if rng.random() < 0.05:
             picture = _halftone(picture, rng, severity, scale)
         if rng.random() < 0.15:
@@ -241,4 +248,4 @@ def _halftone(picture: FloatImage, rng: Generator, severity: float, scale: float
 def _jpeg(picture: FloatImage, quality: int) -> FloatImage:
     pixels = np.round(picture * 255).astype(np.uint8)
     _, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.float32) / 255
+    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.float32) / np.float32(255)

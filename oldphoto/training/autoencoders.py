@@ -92,7 +92,9 @@ def train(settings: Settings) -> None:
         error, divergence = charbonnier(output.float(), picture), kl_divergence(mean.float(), log_variance.float())
         old.step(error + KL_WEIGHT * divergence + ADVERSARIAL_WEIGHT * fooled.float(), progress)
         with autocast(settings):
-            told = adversarial(adversary(latents[0].detach()), False) + adversarial(adversary(latents[1].detach()), True)
+            told = adversarial(adversary(latents[0].detach()), False) + adversarial(
+                adversary(latents[1].detach()), True
+            )
         critic.step(told.float(), progress)
         return {"old error": error.detach(), "fooled": fooled.detach(), "told": told.detach()}
 

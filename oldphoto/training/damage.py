@@ -60,13 +60,13 @@ def _anywhere(shape: tuple[int, int], rng: Generator) -> FloatImage:
 
 
 def _opacity(canvas: ByteImage) -> FloatImage:
-    return canvas.astype(np.float32) / 255
+    return canvas.astype(np.float32) / np.float32(255)
 
 
 def _interrupted(opacity: FloatImage, rng: Generator) -> FloatImage:
     """Let a line fade in and out along its way, as scratches do where the pressure changed."""
     gain = 0.75 + 0.6 * smooth_noise(opacity.shape[:2], rng.uniform(3, 12), rng)
-    return np.clip(opacity * np.clip(gain, 0, 1), 0, 1)
+    return np.asarray(np.clip(opacity * np.clip(gain, 0, 1), 0, 1), np.float32)
 
 
 def _mark_colour(rng: Generator, light_share: float = 0.75) -> FloatImage:
@@ -102,7 +102,7 @@ def film_lines(picture: FloatImage, rng: Generator, scale: float) -> Layer:
         profile += rng.uniform(0.3, 1) * np.exp(-0.5 * ((np.arange(width) - centre) / spread) ** 2).astype(np.float32)
     opacity = np.broadcast_to(np.clip(profile, 0, 1), (height, width)).copy()
     if rng.random() < 0.2:
-        opacity = cv2.resize(opacity.T, (width, height), interpolation=cv2.INTER_LINEAR)
+        opacity = np.asarray(cv2.resize(opacity.T, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
     return Layer(_interrupted(opacity, rng), _mark_colour(rng, 0.6))
 
 
@@ -150,7 +150,7 @@ def _signed_distance(shape: tuple[int, int], rng: Generator, bend: float) -> Flo
     angle = rng.choice([0, np.pi / 2]) + rng.normal(0, 0.15) if rng.random() < 0.6 else rng.uniform(0, np.pi)
     x0, y0 = _anywhere(shape, rng)
     ys, xs = np.mgrid[:height, :width].astype(np.float32)
-    distance = (xs - x0) * np.float32(np.cos(angle)) + (ys - y0) * np.float32(np.sin(angle))
+    distance: FloatImage = (xs - x0) * np.float32(np.cos(angle)) + (ys - y0) * np.float32(np.sin(angle))
     return distance + smooth_noise(shape, rng.uniform(2, 10), rng) * np.float32(bend)
 
 
@@ -239,17 +239,17 @@ def from_texture(textures: Sequence[ByteImage]) -> Kind:
 
     def overlay(picture: FloatImage, rng: Generator, scale: float) -> Layer:
         height, width = picture.shape[:2]
-        texture = textures[rng.integers(len(textures))]
+        texture = textures[int(rng.integers(len(textures)))]
         zoom = scale * rng.uniform(0.5, 1.6)
         side = (max(8, round(height / zoom)), max(8, round(width / zoom)))
         repeats = [-(-need // have) + 1 for need, have in zip(side, texture.shape, strict=True)]
         tiled = np.tile(texture, repeats)
         top, left = (rng.integers(t - s) for t, s in zip(tiled.shape, side, strict=True))
-        piece = np.rot90(tiled[top : top + side[0], left : left + side[1]], 2 * rng.integers(2))
+        piece = np.rot90(tiled[top : top + side[0], left : left + side[1]], 2 * int(rng.integers(2)))
         if rng.random() < 0.5:
             piece = piece[:, ::-1]
-        piece = cv2.resize(np.ascontiguousarray(piece), (width, height), interpolation=cv2.INTER_LINEAR)
-        return Layer(_opacity(piece) * np.float32(rng.uniform(0.4, 1)), _mark_colour(rng, 0.65))
+        fitted = cv2.resize(np.ascontiguousarray(piece), (width, height), interpolation=cv2.INTER_LINEAR)
+        return Layer(_opacity(np.asarray(fitted, np.uint8)) * np.float32(rng.uniform(0.4, 1)), _mark_colour(rng, 0.65))
 
     return overlay
 

@@ -58,7 +58,7 @@ def _load(folder: Path, mode: str, wanted: Callable[[str], bool]) -> list[ByteIm
 
 def to_float(image: ByteImage) -> FloatImage:
     """8 bits to [0, 1]."""
-    return image.astype(np.float32) / 255
+    return image.astype(np.float32) / np.float32(255)
 
 
 def random_crop(image: ByteImage, side: int, rng: Generator, zoom: tuple[float, float]) -> FloatImage:
@@ -97,12 +97,12 @@ def scratch_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage],
     """Examples of ``photo`` H × W × 3 and ``mask`` H × W for the scratch U-Net; a fifth of them undamaged."""
 
     def make(rng: Generator) -> Example:
-        clean = random_crop(photos[rng.integers(len(photos))], side, rng, (0.6, 1.5))
+        clean = random_crop(photos[int(rng.integers(len(photos)))], side, rng, (0.6, 1.5))
         if rng.random() < 0.2:
             clean = paste_frame(clean, rng)
-        drawn = rng.random(4) * (rng.random(4) > 0.3)
+        optics, tone, noise, scan = 0.7 * rng.random(4) * (rng.random(4) > 0.3)
         damage = rng.random() if rng.random() < 0.8 else 0.0
-        severity = Severity(*(0.7 * drawn[:3]), damage, 0.7 * drawn[3])
+        severity = Severity(optics, tone, noise, damage, scan)
         aged = age(clean, rng, severity, np.exp(rng.uniform(np.log(0.6), np.log(2.5))), textures)
         return {"photo": aged.photo, "mask": aged.mask}
 
@@ -118,7 +118,7 @@ def translation_examples(photos: Sequence[ByteImage], textures: Sequence[ByteIma
     """
 
     def make(rng: Generator) -> Example:
-        clean = random_crop(photos[rng.integers(len(photos))], side, rng, (0.6, 1.3))
+        clean = random_crop(photos[int(rng.integers(len(photos)))], side, rng, (0.6, 1.3))
         if rng.random() < 0.06:  # nothing to do, and nothing may be done
             mask = _as_found(np.zeros((side, side), np.float32), rng)
             return {"photo": clean, "mask": mask, "clean": clean}
@@ -163,7 +163,7 @@ def tone_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage], si
     fine = side + side // 2
 
     def make(rng: Generator) -> Example:
-        image = photos[rng.integers(len(photos))]
+        image = photos[int(rng.integers(len(photos)))]
         share = rng.uniform(0.6, 1, 2)
         height, width = (max(32, int(s * n)) for s, n in zip(share, image.shape[:2], strict=True))
         top, left = rng.integers(image.shape[0] - height + 1), rng.integers(image.shape[1] - width + 1)
@@ -178,8 +178,8 @@ def tone_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage], si
         aged = age(np.ascontiguousarray(clean), rng, Severity(*drawn), 0.5, textures).photo
         small = (side, side)
         return {
-            "photo": cv2.resize(aged, small, interpolation=cv2.INTER_AREA),
-            "clean": cv2.resize(clean, small, interpolation=cv2.INTER_AREA),
+            "photo": np.asarray(cv2.resize(aged, small, interpolation=cv2.INTER_AREA), np.float32),
+            "clean": np.asarray(cv2.resize(clean, small, interpolation=cv2.INTER_AREA), np.float32),
         }
 
     return make
@@ -187,7 +187,7 @@ def tone_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage], si
 
 def plain_crops(photos: Sequence[ByteImage], side: int) -> Maker:
     """Crops of photographs as they are: ``photo``."""
-    return lambda rng: {"photo": random_crop(photos[rng.integers(len(photos))], side, rng, (0.6, 1.3))}
+    return lambda rng: {"photo": random_crop(photos[int(rng.integers(len(photos)))], side, rng, (0.6, 1.3))}
 
 
 class _Stream(IterableDataset[Example]):

@@ -41,7 +41,7 @@ def face_examples(faces: Sequence[tuple[ByteImage, Face]]) -> Maker:
     """Canonical crops: ``photo`` aged at the low resolution that faces have in old prints, ``clean`` as it was."""
 
     def make(rng: Generator) -> Example:
-        photo, face = faces[rng.integers(len(faces))]
+        photo, face = faces[int(rng.integers(len(faces)))]
         shaken = Face(face.box, face.landmarks + rng.normal(0, 0.015 * CROP / face.magnification, (5, 2)), face.score)
         clean = crop_face(to_float(photo), shaken)
         if rng.random() < 0.5:
@@ -64,12 +64,12 @@ def _toned(clean: FloatImage, rng: Generator) -> FloatImage:
 def _degraded(clean: FloatImage, rng: Generator) -> FloatImage:
     """Age the face at the resolution that it has in the photo; much noise is already gone when faces are refined."""
     side = round(np.exp(rng.uniform(np.log(44), np.log(CROP))))
-    small = cv2.resize(clean, (side, side), interpolation=cv2.INTER_AREA)
+    small = np.asarray(cv2.resize(clean, (side, side), interpolation=cv2.INTER_AREA), np.float32)
     drawn = rng.random(3) * (rng.random(3) > 0.2)
     severity = Severity(0.5 * drawn[0], 0.0, 0.35 * drawn[1], 0.3 * float(rng.random() < 0.1), 0.6 * drawn[2])
     aged = age(small, rng, severity, side / CROP * rng.uniform(1, 2)).photo
     if rng.random() < 0.5:  # what denoising leaves: smooth skin and faint blotches
-        aged = cv2.bilateralFilter(aged, 5, rng.uniform(0.02, 0.12), rng.uniform(1, 3))
+        aged = np.asarray(cv2.bilateralFilter(aged, 5, rng.uniform(0.02, 0.12), rng.uniform(1, 3)), np.float32)
     return np.asarray(np.clip(cv2.resize(aged, (CROP, CROP), interpolation=cv2.INTER_CUBIC), 0, 1), np.float32)
 
 
@@ -118,7 +118,6 @@ def train(settings: Settings) -> None:
 
     def save(steps: int) -> None:
         average = optimiser.averages[0]
-        assert isinstance(average, FaceNet)
         scores = evaluate(average, perceptual, held_out)
         record = settings.record(started, steps) | {"scores": scores}
         checkpoints.save(NAME, average.state_dict(), {}, settings.out, record, scores)
@@ -135,10 +134,10 @@ def evaluate(net: FaceNet, perceptual: PerceptualDistance, held_out: Batch) -> d
         return round(float(-10 * error.log10().mean()), 3)
 
     def distance(picture: Tensor) -> float:
-        pairs = zip(picture.split(10), held_out["clean"].split(10), strict=True)
+        pairs = zip(torch.split(picture, 10), torch.split(held_out["clean"], 10), strict=True)
         return round(float(torch.cat([perceptual(a, b) for a, b in pairs]).mean()), 4)
 
-    output = torch.cat([net(part) for part in held_out["photo"].split(10)]).clamp(0, 1)
+    output = torch.cat([net(part) for part in torch.split(held_out["photo"], 10)]).clamp(0, 1)
     return {
         "PSNR aged": psnr(held_out["photo"]),
         "PSNR refined": psnr(output),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -57,10 +57,10 @@ class Settings:
         }
 
 
-class Optimiser:
+class Optimiser(Generic[Net]):
     """AdamW with warm-up, cosine decay, gradient clipping, and an exponential moving average of the weights."""
 
-    def __init__(self, nets: list[nn.Module], learning_rate: float, ema: float = 0.999) -> None:
+    def __init__(self, nets: list[Net], learning_rate: float, ema: float = 0.999) -> None:
         self.nets = nets
         self.parameters = [p for net in nets for p in net.parameters() if p.requires_grad]
         self.adam = torch.optim.AdamW(self.parameters, learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
@@ -83,8 +83,8 @@ class Optimiser:
             for average, net in zip(self.averages, self.nets, strict=True):
                 for a, p in zip(average.parameters(), net.parameters(), strict=True):
                     a.lerp_(p, 1 - keep)
-                for a, b in zip(average.buffers(), net.buffers(), strict=True):
-                    a.copy_(b)
+                for kept, current in zip(average.buffers(), net.buffers(), strict=True):
+                    kept.copy_(current)
 
 
 def run(

@@ -53,7 +53,7 @@ class _MobileBlock(nn.Module):
         self.expands, self.skips = expand > 1, stride == 1 and channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
+        y: Tensor = F.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
         y = self._bn2(self._project_conv(F.relu6(self._bn1(self._depthwise_conv(y)))))
         return x + y if self.skips else y
 

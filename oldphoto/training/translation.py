@@ -94,7 +94,6 @@ def train(settings: Settings) -> None:
 
     def save(count: int) -> None:
         average = optimiser.averages[0]
-        assert isinstance(average, TranslationNet)
         scores = evaluate(average, held_out)
         record = settings.record(started, steps + count) | {"scores": scores}
         checkpoints.save(NAME, average.state_dict(), {}, settings.out, record, scores)
@@ -136,5 +135,6 @@ def evaluate(net: TranslationNet, held_out: Batch) -> dict[str, float]:
         error = (picture - held_out["clean"]).square().mean((1, 2, 3)).clamp_min(1e-5)
         return round(float(-10 * error.log10().mean()), 3)
 
-    output = torch.cat([net(p, m) for p, m in zip(held_out["photo"].split(10), held_out["mask"].split(10), strict=True)])
+    parts = zip(torch.split(held_out["photo"], 10), torch.split(held_out["mask"], 10), strict=True)
+    output = torch.cat([net(picture, mask) for picture, mask in parts])
     return {"PSNR aged": psnr(held_out["photo"]), "PSNR translated": psnr(output)}
