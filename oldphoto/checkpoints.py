@@ -116,7 +116,7 @@ def load(kind: type[Net], name: str, folder: Path | None = None) -> Net:
     path = verify(where, record)
     try:
         net = kind(**record.config)
-        weights = {key: value.float() for key, value in load_file(path).items()}
+        weights = {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
         net.load_state_dict(weights)
     except (SafetensorError, OSError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
@@ -140,7 +140,12 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.safetensors"
     dtype = torch.float16 if half else torch.float32
-    tensors = {key: value.detach().to("cpu", dtype).contiguous() for key, value in weights.items()}
+    tensors = {
+        key: value.detach()
+        .to("cpu", dtype if value.is_floating_point() else None)
+        .clone(memory_format=torch.contiguous_format)
+        for key, value in weights.items()
+    }
     with atomically(path) as temporary:
         save_file(tensors, temporary)
     manifest = folder / MANIFEST

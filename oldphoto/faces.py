@@ -26,6 +26,9 @@ CROP = 256
 SEARCH_SIDE = 1280
 """Faces are looked for in a copy of at most this long side; dlib sees faces of 80 px there, and larger."""
 
+_SURE_ENOUGH = 0.3
+"""Detector scores below are badges and patterns: false ones were seen up to 0.15, faces from 0.57."""
+
 _MAGNIFY = 2.0
 """Small pictures are magnified up to this for the search."""
 
@@ -88,7 +91,7 @@ class FaceFinder:
         factor = min(SEARCH_SIDE / max(rgb.shape[:2]), _MAGNIFY)
         picture = _to_bytes(_resized(rgb, factor))
         with self._lock:
-            boxes, scores, _ = self._detector.run(picture, 0, 0.0)
+            boxes, scores, _ = self._detector.run(picture, 0, _SURE_ENOUGH)
             shapes = [self._landmarks(picture, box) for box in boxes]
         faces = []
         for box, score, shape in zip(boxes, scores, shapes, strict=True):

@@ -9,20 +9,29 @@ from __future__ import annotations
 import numpy as np
 
 from oldphoto.arrays import FloatImage
-from oldphoto.pyramid import doubled, halve
+from oldphoto.pyramid import doubled, halve, strips
 
 _KNOWN_ENOUGH = 0.5
+
+_FAINT = 0.1
+"""Masks below this are the noise of a mask saved as JPEG, not a hole."""
 
 
 def prefill(picture: FloatImage, mask: FloatImage) -> FloatImage:
     """Return a copy of ``picture`` (H × W × 3) whose holes are diffused in from their surroundings.
 
     ``mask`` is H × W in [0, 1], 1 = hole; partly masked pixels are mixed. A picture that is all hole comes back as
-    it is. Memory: the copy, the mask's negative, and half as much again.
+    it is. Memory: the copy, two masks, and half as much again.
     """
+    hidden = np.clip(mask, 0, 1)
+    known = (hidden < _FAINT).astype(np.float32)
     filled = picture.copy()
-    if mask.any() and not mask.all():
-        _fill(filled, 1 - np.clip(mask, 0, 1))
+    if known.all() or not known.any():
+        return filled
+    _fill(filled, known)
+    for rows in strips(len(filled)):
+        share = hidden[rows][..., None]
+        filled[rows] = (1 - share) * picture[rows] + share * filled[rows]
     return filled
 
 
@@ -37,4 +46,4 @@ def _fill(picture: FloatImage, weight: FloatImage) -> None:
     _fill(coarse, coarse_weight)
     for rows, pulled in doubled(coarse, picture.shape):
         share = weight[rows][..., None]
-        picture[rows] = pulled + share * (picture[rows] - pulled)
+        picture[rows] = share * picture[rows] + (1 - share) * pulled

@@ -16,12 +16,6 @@ from torch import Tensor
 
 from oldphoto.arrays import FloatImage
 
-TILE = 768
-"""Side of a tile without its margins, px."""
-
-MARGIN = 128
-"""What a tile sees of its neighbours on every side, px."""
-
 
 def run_tiled(
     network: Callable[..., Tensor],
@@ -29,7 +23,8 @@ def run_tiled(
     out: FloatImage,
     multiple: int,
     device: torch.device,
-    tile: int | None = None,
+    tile: int,
+    margin: int,
 ) -> None:
     """Write ``network(*pictures)`` into ``out``, tile by tile.
 
@@ -39,10 +34,10 @@ def run_tiled(
     pictures : of one size, H × W × C or H × W
     out : H × W × C or H × W; must not share memory with the pictures
     multiple : the network's coarsest grid, px
-    tile : side of a tile without margins, px (rounded up to ``multiple``); TILE when not given
+    tile : side of a tile without margins, px (rounded up to ``multiple``)
+    margin : what a tile sees of its neighbours on every side, px (likewise)
     """
-    side = _round_up(tile or TILE, multiple)
-    margin = _round_up(MARGIN, multiple)
+    side, margin = _round_up(tile, multiple), _round_up(margin, multiple)
     height, width = out.shape[:2]
     row_index, column_index = _mirrored(height, multiple), _mirrored(width, multiple)
     for top, bottom, above, below in _spans(height, side, margin, len(row_index)):

@@ -23,6 +23,9 @@ BASE = 384
 or four times the resolution goes through the same repair as at the first, and only what is new at its own scale
 is left to do."""
 
+TILE, MARGIN = 1024, 128
+"""Sides of a tile and of what it sees of its neighbours, px."""
+
 
 class Translator:
     """Translates photo after photo, with networks loaded once.
@@ -35,7 +38,7 @@ class Translator:
         net = checkpoints.load(TranslationNet, "translation", checkpoints_folder).eval()
         self.net = net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.tone = checkpoints.load(ToneNet, "tone", checkpoints_folder).eval().to(self.device)
-        self.tile = tile
+        self.tile = tile or TILE
 
     def translate(self, rgb: FloatImage, mask: FloatImage | None = None, strength: float = 1.0) -> FloatImage:
         """The clean version of a photo, H × W × 3 in [0, 1], of which ``mask`` (H × W, 1 = damaged) is repaired.
@@ -68,7 +71,7 @@ class Translator:
             for rows, strip in doubled(change, picture.shape):
                 picture[rows] += strip
         out = np.empty_like(picture)
-        run_tiled(self.net, (picture, mask), out, self.net.multiple, self.device, self.tile)
+        run_tiled(self.net, (picture, mask), out, self.net.multiple, self.device, self.tile, MARGIN)
         return out
 
 

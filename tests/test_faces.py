@@ -130,7 +130,6 @@ def test_nothing_else_is_taken_for_a_face(photo: Photo, finder: FaceFinder, name
     assert finder.find(photo(name)) == []
 
 
-@pytest.mark.xfail(strict=True, reason="BUG faces.py:88: threshold 0.0 lets a badge through at 0.11; she has over 1.2")
 def test_only_the_face_of_a_portrait_is_taken_for_one(photo: Photo, finder: FaceFinder) -> None:
     """What is taken for a face gets a face painted on it."""
     assert len(finder.find(photo("astronaut"))) == 1

@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from oldphoto import checkpoints, tiling
+import oldphoto.scratches
+import oldphoto.translation
+from oldphoto import checkpoints
 from oldphoto.arrays import FloatImage
 from oldphoto.nets.blocks import NormalisedBlock
 from oldphoto.nets.tone import ToneNet
@@ -90,11 +92,16 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tiled(
-    network: Callable[..., Tensor], pictures: tuple[FloatImage, ...], channels: int, multiple: int, tile: int
+    network: Callable[..., Tensor],
+    pictures: tuple[FloatImage, ...],
+    channels: int,
+    multiple: int,
+    tile: int,
+    margin: int,
 ) -> FloatImage:
     shape = pictures[0].shape[:2]
     out = np.full(shape if channels == 1 else (*shape, channels), np.nan, np.float32)
-    run_tiled(network, pictures, out, multiple, CPU, tile)
+    run_tiled(network, pictures, out, multiple, CPU, tile, margin)
     return out
 
 
@@ -114,9 +121,9 @@ def test_scratches_are_found_alike_in_tiles_and_in_the_whole(scratches: ScratchU
         return scratches(picture).sigmoid()
 
     picture = photo(name)
-    whole = tiled(network, (picture,), 1, scratches.multiple, WHOLE)
+    whole = tiled(network, (picture,), 1, scratches.multiple, WHOLE, 0)
     assert whole.std() > 0.02, "a network that says nothing would pass"
-    assert_seamless(whole, tiled(network, (picture,), 1, scratches.multiple, 256), 256)
+    assert_seamless(whole, tiled(network, (picture,), 1, scratches.multiple, 256, oldphoto.scratches.MARGIN), 256)
 
 
 @pytest.mark.parametrize("name", ["astronaut", "coffee"])
@@ -124,9 +131,9 @@ def test_tiles_are_translated_like_the_whole(translation: TranslationNet, photo:
     picture = photo(name)
     mask = blots(*picture.shape[:2])
     pictures = (prefill(picture, mask), mask)
-    whole = tiled(translation, pictures, 3, translation.multiple, WHOLE)
+    whole = tiled(translation, pictures, 3, translation.multiple, WHOLE, 0)
     assert np.abs(whole - pictures[0]).std() > 0.005, "a network that changes nothing would pass"
-    assert_seamless(whole, tiled(translation, pictures, 3, translation.multiple, 256), 256)
+    assert_seamless(whole, tiled(translation, pictures, 3, translation.multiple, 256, oldphoto.translation.MARGIN), 256)
 
 
 def test_all_scales_of_a_large_photo_are_seamless(random_weights: Path, photo: Photo) -> None:
@@ -155,7 +162,7 @@ def test_a_picture_of_any_size_comes_back_pixel_by_pixel(
         assert piece.shape[3] % multiple == 0
         return piece
 
-    np.testing.assert_array_equal(tiled(network, (picture,), channels, multiple, tile), picture)
+    np.testing.assert_array_equal(tiled(network, (picture,), channels, multiple, tile, 50), picture)
 
 
 @STEADY
@@ -168,7 +175,7 @@ def test_beyond_its_border_a_picture_is_mirrored(height: int, width: int) -> Non
         return piece
 
     picture = noise(height, width)
-    tiled(network, (picture,), 1, 64, WHOLE)
+    tiled(network, (picture,), 1, 64, WHOLE, 64)
     mirrored = np.pad(picture, ((0, -height % 64), (0, -width % 64)), "symmetric")
     np.testing.assert_array_equal(seen[0], mirrored)
 
@@ -182,24 +189,22 @@ def test_whatever_sees_no_further_than_the_margin_is_the_same_in_tiles(height: i
         return F.avg_pool2d(picture * mask, 25, 1, 12)
 
     pictures = (noise(height, width, 3), noise(height, width))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiling, "MARGIN", 16)
-        pieces = tiled(network, pictures, 3, 16, tile)
-    np.testing.assert_allclose(pieces, tiled(network, pictures, 3, 16, WHOLE), atol=1e-6)
+    pieces = tiled(network, pictures, 3, 16, tile, 16)
+    np.testing.assert_allclose(pieces, tiled(network, pictures, 3, 16, WHOLE, 0), atol=1e-6)
 
 
 @STEADY
 @given(st.integers(1, 500), st.integers(1, 500), st.integers(1, 300))
 def test_a_tile_never_grows_with_the_picture(height: int, width: int, tile: int) -> None:
     """What bounds the memory: no piece is larger than a tile with its margins, however large the picture."""
-    limit = -(-tile // 64) * 64 + 2 * -(-tiling.MARGIN // 64) * 64
+    limit = -(-tile // 64) * 64 + 2 * 128
     seen = []
 
     def network(piece: Tensor) -> Tensor:
         seen.append(max(piece.shape[2:]))
         return piece
 
-    tiled(network, (noise(height, width),), 1, 64, tile)
+    tiled(network, (noise(height, width),), 1, 64, tile, 100)
     assert max(seen) <= limit
 
 

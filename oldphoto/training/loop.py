@@ -15,6 +15,8 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from oldphoto.errors import UsageError
+
 Net = TypeVar("Net", bound=nn.Module)
 
 logger = logging.getLogger(__name__)
@@ -126,6 +128,17 @@ def run(
 def autocast(settings: Settings) -> torch.autocast:
     """bfloat16 where asked for: twice as fast on processors that have it."""
     return torch.autocast(settings.device.split(":")[0], torch.bfloat16, enabled=settings.bfloat16)
+
+
+def on_device(batch: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:
+    """Bring a batch to a device, channels last in memory."""
+    return {key: value.to(device).contiguous(memory_format=torch.channels_last) for key, value in batch.items()}
+
+
+def require_crop(settings: Settings, multiple: int) -> None:
+    """Raise UsageError unless the crops fit a network's coarsest grid."""
+    if settings.crop % multiple:
+        raise UsageError(f"--crop {settings.crop}: this network needs a multiple of {multiple} px")
 
 
 def channels_last(net: Net, device: str) -> Net:

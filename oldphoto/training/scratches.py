@@ -15,7 +15,7 @@ from oldphoto import checkpoints
 from oldphoto.arrays import FloatImage
 from oldphoto.nets.unet import ScratchUNet
 from oldphoto.training.datasets import batches, load_held_out, load_images, scratch_examples
-from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, run
+from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, require_crop, run
 from oldphoto.training.losses import dice
 
 NAME = "scratches"
@@ -25,6 +25,7 @@ TOLERANCE = 2.0
 
 def train(settings: Settings) -> None:
     """Train within the budget of ``settings`` and keep checkpoint and manifest in ``settings.out``."""
+    require_crop(settings, 32)
     torch.manual_seed(settings.seed)
     started = time.time()
     net = checkpoints.load(ScratchUNet, NAME, settings.out) if settings.resume else ScratchUNet()
@@ -38,9 +39,9 @@ def train(settings: Settings) -> None:
     examples = [check(rng) for _ in range(60)]
 
     def step(progress: float) -> Mapping[str, Tensor]:
-        batch = {key: value.to(settings.device) for key, value in next(stream).items()}
+        batch = on_device(next(stream), settings.device)
         with autocast(settings):
-            logits = net(batch["photo"].contiguous(memory_format=torch.channels_last)).float()
+            logits = net(batch["photo"]).float()
         # Damage is rare: a missed pixel weighs three times a false alarm.
         weight = 1 + 2 * batch["mask"]
         entropy = F.binary_cross_entropy_with_logits(logits, batch["mask"], weight)
@@ -64,8 +65,8 @@ def evaluate(net: ScratchUNet, examples: list[dict[str, FloatImage]]) -> dict[st
     net.eval()
     scores, alarms = [], []
     for example in examples:
-        photo = torch.from_numpy(example["photo"]).permute(2, 0, 1)[None]
-        found = net(photo.contiguous(memory_format=torch.channels_last))[0, 0].numpy() > 0
+        photo = torch.from_numpy(example["photo"])[None].permute(0, 3, 1, 2).to(next(net.parameters()).device)
+        found = net(photo)[0, 0].cpu().numpy() > 0
         truth = example["mask"] > 0.5
         if truth.any():
             scores.append(tolerant_f1(found, truth))

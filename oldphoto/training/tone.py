@@ -11,7 +11,7 @@ from torch import Tensor
 from oldphoto import checkpoints
 from oldphoto.nets.tone import ToneMap, ToneNet
 from oldphoto.training.datasets import Batch, batches, load_held_out, load_images, tone_examples
-from oldphoto.training.loop import Optimiser, Settings, channels_last, run
+from oldphoto.training.loop import Optimiser, Settings, channels_last, on_device, run
 
 NAME = "tone"
 
@@ -30,10 +30,10 @@ def train(settings: Settings) -> None:
     make = tone_examples(photos, textures, ToneNet.SIDE)
     stream = batches(make, 4 * settings.batch, settings.seed + int(settings.resume) * int(started))
     check = tone_examples(load_held_out(settings.data, "photos"), textures, ToneNet.SIDE)
-    held_out = next(batches(check, 240, 7, workers=0))
+    held_out = on_device(next(batches(check, 240, 7, workers=0)), settings.device)
 
     def step(progress: float) -> Mapping[str, Tensor]:
-        batch = {key: value.to(settings.device) for key, value in next(stream).items()}
+        batch = on_device(next(stream), settings.device)
         tone = net(batch["photo"])
         output = tone.apply(batch["photo"])
         square = (output - batch["clean"]).square().mean((1, 2, 3))

@@ -26,14 +26,14 @@ from oldphoto.training.datasets import (
     load_images,
     translation_examples,
 )
-from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, run
+from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, require_crop, run
 from oldphoto.training.losses import PerceptualDistance, charbonnier
 
 NAME = "translation"
-LATENT_SHARE = 0.12
+LATENT_SHARE = 0.15
 """Share of the budget for the mapping alone, both autoencoders frozen (Wan et al., CVPR 2020, sec. 3.2)."""
 
-PERCEPTUAL_FROM = 0.6
+PERCEPTUAL_FROM = 0.7
 """Progress of the end-to-end stage from which on the perceptual distance counts."""
 
 PERCEPTUAL_WEIGHT = 0.03
@@ -54,13 +54,14 @@ def train(settings: Settings) -> None:
 
     Keeps checkpoint and manifest in ``settings.out``; with ``resume``, goes on with the end-to-end stage only.
     """
+    require_crop(settings, TranslationNet.multiple)
     torch.manual_seed(settings.seed)
     started = time.time()
     photos, textures = load_images(settings.data, "photos"), load_images(settings.data, "textures", "L")
     make = prefilled(translation_examples(photos, textures, settings.crop))
     stream = batches(make, settings.batch, settings.seed + int(settings.resume) * int(started))
     check = prefilled(translation_examples(load_held_out(settings.data, "photos"), textures, 192))
-    held_out = next(batches(check, 60, 7, workers=0))
+    held_out = on_device(next(batches(check, 60, 7, workers=0)), settings.device)
     if settings.resume:
         net = channels_last(checkpoints.load(TranslationNet, NAME, settings.out), settings.device)
         steps = 0
@@ -74,7 +75,7 @@ def train(settings: Settings) -> None:
     perceptual = channels_last(PerceptualDistance(), settings.device)
 
     def step(progress: float) -> Measurements[str, Tensor]:
-        batch = _next(stream, settings)
+        batch = on_device(next(stream), settings.device)
         with autocast(settings):
             output = net(batch["photo"], batch["mask"]).float()
         clean = batch["clean"]
@@ -101,19 +102,12 @@ def train(settings: Settings) -> None:
     run(NAME, settings, step, save, 1 - (0 if settings.resume else LATENT_SHARE))
 
 
-def _next(stream: Iterator[Batch], settings: Settings) -> Batch:
-    return {
-        key: value.to(settings.device).contiguous(memory_format=torch.channels_last)
-        for key, value in next(stream).items()
-    }
-
-
 def _map_latents(net: TranslationNet, target: Encoder, stream: Iterator[Batch], settings: Settings) -> int:
     """Train the mapping alone: L1 between mapped and clean latents; returns the steps made."""
     optimiser = Optimiser([net.mapping], settings.learning_rate)
 
     def step(progress: float) -> Measurements[str, Tensor]:
-        batch = _next(stream, settings)
+        batch = on_device(next(stream), settings.device)
         with autocast(settings):
             with torch.no_grad():
                 latent, clean = net.encoder.encode(batch["photo"]), target.encode(batch["clean"])
