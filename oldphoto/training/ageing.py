@@ -86,6 +86,11 @@ def age(
     return Aged(_scan(picture, rng, severity.scan, scale), mask, toned)
 
 
+def fade(picture: FloatImage, rng: Generator, severity: float) -> FloatImage:
+    """The fading, casts and uneven light of `age` alone: H × W × 3 in [0, 1] to the same."""
+    return _Tone.random(rng, severity, picture.shape[:2]).apply(picture)
+
+
 def _optics(picture: FloatImage, rng: Generator, severity: float, scale: float) -> FloatImage:
     """Blur of lens and shutter, and lost resolution: none to two of them."""
     if severity == 0:

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from oldphoto.arrays import ByteImage, FloatImage
 from oldphoto.errors import UsageError
 from oldphoto.imagefile import INPUT_SUFFIXES
-from oldphoto.training.ageing import LUMA, Severity, age
-from oldphoto.training.damage import smooth_noise
+from oldphoto.training.ageing import LUMA, Severity, age, fade
+from oldphoto.training.damage import damage, smooth_noise
 
 Example = dict[str, FloatImage]
 Batch = dict[str, Tensor]
@@ -104,8 +104,8 @@ def scratch_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage],
         if rng.random() < 0.2:
             clean = paste_frame(clean, rng)
         optics, tone, noise, scan = 0.7 * rng.random(4) * (rng.random(4) > 0.3)
-        damage = rng.random() if rng.random() < 0.8 else 0.0
-        severity = Severity(optics, tone, noise, damage, scan)
+        hidden = rng.random() if rng.random() < 0.8 else 0.0
+        severity = Severity(optics, tone, noise, hidden, scan)
         aged = age(clean, rng, severity, np.exp(rng.uniform(np.log(0.6), np.log(2.5))), textures)
         return {"photo": aged.photo, "mask": aged.mask}
 
@@ -164,28 +164,26 @@ def _as_found(mask: FloatImage, rng: Generator) -> FloatImage:
 
 
 def tone_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage], side: int) -> Maker:
-    """Thumbnails of whole photographs: ``photo`` aged, ``clean`` sharp and true in tone."""
-    fine = side + side // 2
+    """Thumbnails of whole photographs: ``photo`` faded, ``clean`` true in tone.
+
+    A thumbnail averages noise and blur away, so that fading is all that is simulated, and some defects.
+    """
 
     def make(rng: Generator) -> Example:
         image = photos[int(rng.integers(len(photos)))]
-        share = rng.uniform(0.6, 1, 2)
-        height, width = (max(32, int(s * n)) for s, n in zip(share, image.shape[:2], strict=True))
-        top, left = rng.integers(image.shape[0] - height + 1), rng.integers(image.shape[1] - width + 1)
-        piece = to_float(image[top : top + height, left : left + width])
-        clean = cv2.resize(piece, (fine, fine), interpolation=cv2.INTER_AREA)
+        height, width = (max(32, int(share * n)) for share, n in zip(rng.uniform(0.6, 1, 2), image.shape, strict=False))
+        top, left = int(rng.integers(image.shape[0] - height + 1)), int(rng.integers(image.shape[1] - width + 1))
+        piece = image[top : top + height, left : left + width]
+        clean = to_float(np.asarray(cv2.resize(piece, (side, side), interpolation=cv2.INTER_AREA), np.uint8))
         if rng.random() < 0.5:
             clean = clean[:, ::-1]
         if rng.random() < GRAY_SHARE:
             clean = np.repeat((clean @ LUMA)[..., None], 3, 2)
-        # A thumbnail averages noise and defects nearly away; what is left of them is as faint here.
-        drawn = rng.random(5) * (rng.random(5) > 0.2) * (0.3, 1, 0.15, 0.2 * (rng.random() < 0.3), 0.3)
-        aged = age(np.ascontiguousarray(clean), rng, Severity(*drawn), 0.5, textures).photo
-        small = (side, side)
-        return {
-            "photo": np.asarray(cv2.resize(aged, small, interpolation=cv2.INTER_AREA), np.float32),
-            "clean": np.asarray(cv2.resize(clean, small, interpolation=cv2.INTER_AREA), np.float32),
-        }
+        faded = fade(clean, rng, rng.random() * (rng.random() > 0.12))
+        if rng.random() < 0.15:
+            faded, _ = damage(faded, rng, 1, 0.25, textures)
+        noise = rng.standard_normal(faded.shape, dtype=np.float32) * np.float32(0.015 * rng.random())
+        return {"photo": np.clip(faded + noise, 0, 1), "clean": np.ascontiguousarray(clean)}
 
     return make
 

@@ -1,0 +1,123 @@
+"""What a restoration does to photographs, with the weights that ship: the properties users rely on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import Photo
+
+from oldphoto.arrays import FloatImage
+from oldphoto.errors import CheckpointError, PhotoError, UsageError
+from oldphoto.pipeline import RestoreOptions, Restorer
+from oldphoto.training.ageing import Severity, age
+
+WORN = Severity(optics=0.3, tone=0.4, noise=0.5, damage=0.6, scan=0.3)
+
+
+@pytest.fixture(scope="module")
+def restorer() -> Restorer:
+    return Restorer(RestoreOptions(with_scratch=True), "cpu")
+
+
+@pytest.fixture(scope="module")
+def plain() -> Restorer:
+    return Restorer(RestoreOptions(), "cpu")
+
+
+def psnr(a: FloatImage, b: FloatImage) -> float:
+    return float(-10 * np.log10(np.square(a - b).mean() + 1e-12))
+
+
+def fitted(picture: FloatImage, clean: FloatImage) -> FloatImage:
+    """The picture after the gain and offset of each channel that bring it closest to the clean one."""
+    result = np.empty_like(picture)
+    for channel in range(3):
+        gain, offset = np.polyfit(picture[..., channel].ravel(), clean[..., channel].ravel(), 1)
+        result[..., channel] = gain * picture[..., channel] + offset
+    return result
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea"])
+def test_an_aged_photo_comes_closer_to_the_clean_one(restorer: Restorer, photo: Photo, name: str) -> None:
+    clean = photo(name)
+    aged = age(clean, np.random.default_rng(5), WORN).photo
+    restored = restorer.restore(aged).rgb
+    assert psnr(fitted(restored, clean), clean) > psnr(fitted(aged, clean), clean) + 1
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea"])
+def test_a_clean_modern_photo_passes_unharmed(plain: Restorer, photo: Photo, name: str) -> None:
+    clean = photo(name)
+    assert psnr(plain.restore(clean).rgb, clean) > 30
+
+
+def test_the_same_photo_gives_the_same_pixels_and_is_not_touched(restorer: Restorer, photo: Photo) -> None:
+    aged = age(photo("astronaut")[:256, :256], np.random.default_rng(1), WORN).photo
+    kept = aged.copy()
+    first, second = restorer.restore(aged), restorer.restore(aged)
+    np.testing.assert_array_equal(first.rgb, second.rgb)
+    np.testing.assert_array_equal(aged, kept)
+
+
+def test_a_gray_photo_stays_gray(restorer: Restorer, photo: Photo) -> None:
+    gray = np.repeat(photo("astronaut").mean(2, keepdims=True), 3, 2)
+    restored = restorer.restore(gray, gray=True)
+    assert restored.faces, "the face stage must have had its say"
+    assert np.ptp(restored.rgb, axis=2).max() == 0
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 40), (600, 17), (333, 517)])
+def test_any_size_comes_back_in_its_size(restorer: Restorer, shape: tuple[int, int]) -> None:
+    picture = np.random.default_rng(0).random((*shape, 3), np.float32)
+    restored = restorer.restore(picture)
+    assert restored.rgb.shape == picture.shape
+    assert restored.mask is not None
+    assert restored.mask.shape == shape
+    assert np.isfinite(restored.rgb).all()
+    assert restored.rgb.min() >= 0
+    assert restored.rgb.max() <= 1
+
+
+def test_strength_scales_the_change(photo: Photo) -> None:
+    aged = age(photo("chelsea"), np.random.default_rng(2), WORN).photo
+    none, half, full = (
+        Restorer(RestoreOptions(with_scratch=True, faces=False, strength=strength), "cpu").restore(aged).rgb
+        for strength in (0.0, 0.5, 1.0)
+    )
+    np.testing.assert_array_equal(none, aged)
+    np.testing.assert_allclose(half, (aged + full) / 2, atol=2e-3)
+    assert np.abs(full - aged).mean() > 0.01
+
+
+def test_the_users_own_mask_takes_the_place_of_the_detector(plain: Restorer, photo: Photo) -> None:
+    """A hole in a smooth place, marked by hand, is gone; nothing else needs to be found."""
+    clean = photo("coffee")
+    torn, mask = clean.copy(), np.zeros(clean.shape[:2], np.float32)
+    cv2.line(mask, (40, 20), (360, 60), 1.0, 3)
+    torn[mask > 0] = 1
+    restored = plain.restore(torn, mask).rgb
+    hole = mask > 0
+    assert psnr(restored[hole], clean[hole]) > psnr(torn[hole], clean[hole]) + 5
+
+
+def test_a_scan_of_twice_the_resolution_is_restored_alike(restorer: Restorer, photo: Photo) -> None:
+    clean = photo("astronaut")[:448, :448]
+    aged = age(clean, np.random.default_rng(3), WORN).photo
+    once = restorer.restore(aged).rgb
+    fine = cv2.resize(aged, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    twice = cv2.resize(restorer.restore(fine).rgb, (448, 448), interpolation=cv2.INTER_AREA)
+    assert abs(psnr(fitted(once, clean), clean) - psnr(fitted(twice, clean), clean)) < 1
+
+
+def test_what_does_not_fit_is_refused(plain: Restorer, photo: Photo, tmp_path: Path) -> None:
+    with pytest.raises(PhotoError, match="of one size"):
+        plain.restore(photo("coffee"), np.zeros((10, 10), np.float32))
+    with pytest.raises(PhotoError, match="H × W × 3"):
+        plain.restore(photo("coffee")[..., 0])
+    with pytest.raises(UsageError, match="not a device"):
+        Restorer(device="abacus")
+    with pytest.raises(CheckpointError, match="weights"):
+        Restorer(checkpoints=tmp_path)
