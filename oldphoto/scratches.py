@@ -19,7 +19,7 @@ BASE = 384
 """The photo is looked at in its own size and at every halving down to a short side of BASE to 2 BASE px: hairlines
 show in the largest, folds many pixels wide in the smallest."""
 
-TILE, MARGIN = 1280, 256
+TILE, MARGIN = 1024, 256
 """Sides of a tile and of what it sees of its neighbours, px. The network sees far: with 192 px tiles still differ
 from the whole by more than 1/255, with 256 px by less than 0.1/255."""
 

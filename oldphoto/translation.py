@@ -23,7 +23,7 @@ BASE = 384
 or four times the resolution goes through the same repair as at the first, and only what is new at its own scale
 is left to do."""
 
-TILE, MARGIN = 1024, 128
+TILE, MARGIN = 640, 64
 """Sides of a tile and of what it sees of its neighbours, px."""
 
 
@@ -68,8 +68,10 @@ class Translator:
             coarse = halve(picture)
             change = self._repair(coarse.copy(), (halve(mask) > 0.25).astype(np.float32))
             change -= coarse
+            del coarse
             for rows, strip in doubled(change, picture.shape):
                 picture[rows] += strip
+            del change
         out = np.empty_like(picture)
         run_tiled(self.net, (picture, mask), out, self.net.multiple, self.device, self.tile, MARGIN)
         return out

@@ -15,7 +15,7 @@ import numpy as np
 
 from oldphoto.arrays import FloatImage
 from oldphoto.imagefile import Photo, read_photo, write_photo
-from oldphoto.pipeline import Restorer, RestoreOptions
+from oldphoto.pipeline import RestoreOptions, Restorer
 
 
 def cell(picture: FloatImage, side: int) -> FloatImage:

@@ -17,7 +17,7 @@ import numpy as np
 
 from oldphoto.arrays import FloatImage
 from oldphoto.imagefile import Photo, read_photo, write_photo
-from oldphoto.pipeline import Restorer, RestoreOptions
+from oldphoto.pipeline import RestoreOptions, Restorer
 
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN = ("portrait.jpg", "album.jpg", "coffee.jpg", "cat.tif")
