@@ -23,7 +23,7 @@ TILE, MARGIN = 1024, 256
 """Sides of a tile and of what it sees of its neighbours, px. The network sees far: with 192 px tiles still differ
 from the whole by more than 1/255, with 256 px by less than 0.1/255."""
 
-THRESHOLD = 0.5
+THRESHOLD = 0.8
 """Probability from which on a pixel counts as damaged."""
 
 

@@ -97,14 +97,14 @@ def paste_frame(picture: FloatImage, rng: Generator) -> FloatImage:
 
 
 def scratch_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage], side: int) -> Maker:
-    """Examples of ``photo`` H × W × 3 and ``mask`` H × W for the scratch U-Net; a fifth of them undamaged."""
+    """Examples of ``photo`` H × W × 3 and ``mask`` H × W for the scratch U-Net; three in ten of them undamaged."""
 
     def make(rng: Generator) -> Example:
         clean = random_crop(photos[int(rng.integers(len(photos)))], side, rng, (0.6, 1.5))
         if rng.random() < 0.2:
             clean = paste_frame(clean, rng)
         optics, tone, noise, scan = 0.7 * rng.random(4) * (rng.random(4) > 0.3)
-        hidden = rng.random() if rng.random() < 0.8 else 0.0
+        hidden = rng.random() if rng.random() < 0.7 else 0.0
         severity = Severity(optics, tone, noise, hidden, scan)
         aged = age(clean, rng, severity, np.exp(rng.uniform(np.log(0.6), np.log(2.5))), textures)
         return {"photo": aged.photo, "mask": aged.mask}
@@ -122,7 +122,7 @@ def translation_examples(photos: Sequence[ByteImage], textures: Sequence[ByteIma
 
     def make(rng: Generator) -> Example:
         clean = random_crop(photos[int(rng.integers(len(photos)))], side, rng, (0.6, 1.3))
-        if rng.random() < 0.06:  # nothing to do, and nothing may be done
+        if rng.random() < 0.1:  # nothing to do, and nothing may be done
             mask = _as_found(np.zeros((side, side), np.float32), rng)
             return {"photo": clean, "mask": mask, "clean": clean}
         aged = age(clean, rng, None, np.exp(rng.uniform(np.log(0.7), np.log(1.8))), textures)
@@ -179,7 +179,7 @@ def tone_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage], si
             clean = clean[:, ::-1]
         if rng.random() < GRAY_SHARE:
             clean = np.repeat((clean @ LUMA)[..., None], 3, 2)
-        faded = fade(clean, rng, rng.random() * (rng.random() > 0.12))
+        faded = fade(clean, rng, rng.random() ** 0.6 * (rng.random() > 0.1))
         if rng.random() < 0.15:
             faded, _ = damage(faded, rng, 1, 0.25, textures)
         noise = rng.standard_normal(faded.shape, dtype=np.float32) * np.float32(0.015 * rng.random())
