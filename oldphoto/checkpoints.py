@@ -148,6 +148,7 @@ def save(
     }
     with atomically(path) as temporary:
         save_file(tensors, temporary)
+        temporary.chmod(0o644)  # it comes out readable by its owner alone, and would be installed so
     manifest = folder / MANIFEST
     content = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {"networks": {}}
     known = content["networks"].get(name, {})

@@ -26,6 +26,11 @@ is left to do."""
 TILE, MARGIN = 640, 64
 """Sides of a tile and of what it sees of its neighbours, px."""
 
+TONE_CHANGE = (0.012, 0.03)
+"""Mean changes, of 1, of the thumbnail: up to the first no correction of tone is made, from the second on the share."""
+
+TONE_SHARE = 0.8
+
 
 class Translator:
     """Translates photo after photo, with networks loaded once.
@@ -48,19 +53,27 @@ class Translator:
         if mask is None:
             mask = np.zeros(rgb.shape[:2], np.float32)
         picture = prefill(rgb, mask)
-        apply_tone(self.estimate_tone(picture), picture)
+        tone, share = self.estimate_tone(picture)
+        apply_tone(tone, picture, share)
         out = self._repair(picture, mask)
         for rows in strips(len(out)):
             out[rows] = np.clip(rgb[rows] + np.float32(strength) * (out[rows] - rgb[rows]), 0, 1)
         return out
 
-    def estimate_tone(self, picture: FloatImage) -> ToneMap:
-        """The correction of fading, casts and uneven light that a photo needs."""
+    def estimate_tone(self, picture: FloatImage) -> tuple[ToneMap, float]:
+        """The correction of fading, casts and uneven light that a photo needs, and the share of it to apply.
+
+        Whether a photo is faded or was taken in fog can not be known: a small correction is not made at all, and a
+        large one not wholly (TONE_SHARE).
+        """
         thumbnail = cv2.resize(picture, (ToneNet.SIDE, ToneNet.SIDE), interpolation=cv2.INTER_AREA)
         tensor = torch.from_numpy(thumbnail).permute(2, 0, 1)[None].to(self.device)
         with torch.inference_mode():
             tone: ToneMap = self.tone(tensor)
-        return ToneMap(tone.curve.cpu(), tone.matrix.cpu(), tone.gain.cpu(), tone.offset.cpu())
+            change = float((tone.apply(tensor) - tensor).abs().mean())
+        none, full = TONE_CHANGE
+        share = TONE_SHARE * min(max((change - none) / (full - none), 0.0), 1.0)
+        return ToneMap(tone.curve.cpu(), tone.matrix.cpu(), tone.gain.cpu(), tone.offset.cpu()), share
 
     def _repair(self, picture: FloatImage, mask: FloatImage) -> FloatImage:
         """Local repair from coarse to fine; ``picture`` is changed."""
@@ -77,14 +90,17 @@ class Translator:
         return out
 
 
-def apply_tone(tone: ToneMap, picture: FloatImage) -> None:
-    """Correct the tone of a picture, H × W × 3, in place; values may leave [0, 1] a little."""
+def apply_tone(tone: ToneMap, picture: FloatImage, share: float = 1.0) -> None:
+    """Correct the tone of a picture, H × W × 3, in place, by a share; values may leave [0, 1] a little."""
+    if share == 0:
+        return
     height, width = picture.shape[:2]
     down, across = _interpolation(height), _interpolation(width)
     for rows in strips(height):
         gain, offset = (down[rows] @ cells @ across.T for cells in (tone.gain, tone.offset))
         strip = torch.from_numpy(picture[rows]).permute(2, 0, 1)[None]
-        picture[rows] = tone.apply(strip, (gain, offset))[0].permute(1, 2, 0).numpy()
+        corrected = tone.apply(strip, (gain, offset))
+        picture[rows] = torch.lerp(strip, corrected, share)[0].permute(1, 2, 0).numpy()
 
 
 def _interpolation(length: int) -> Tensor:
