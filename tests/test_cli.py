@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -464,7 +465,7 @@ def test_help_and_version():
     assert oldphoto("--version").output == f"oldphoto {__version__}\n"
     assert oldphoto("-h").output == oldphoto("--help").output
     listed = oldphoto("--help").output
-    assert "restore  Restore a photo, or a folder of photos with its tree." in listed
+    assert re.search(r"restore +Restore a photo, or a folder of photos with its tree\.", listed)
     assert "--with-scratch" in oldphoto("restore", "-h").output
 
 
