@@ -29,7 +29,7 @@ TILE, MARGIN = 640, 64
 TONE_CHANGE = (0.012, 0.03)
 """Mean changes, of 1, of the thumbnail: up to the first no correction of tone is made, from the second on the share."""
 
-TONE_SHARE = 0.8
+TONE_SHARE = 0.9
 
 
 class Translator:
