@@ -57,7 +57,7 @@ class Translator:
         apply_tone(tone, picture, share)
         out = self._repair(picture, mask)
         for rows in strips(len(out)):
-            out[rows] = np.clip(rgb[rows] + np.float32(strength) * (out[rows] - rgb[rows]), 0, 1)
+            out[rows] = rgb[rows] + np.float32(strength) * (out[rows].clip(0, 1) - rgb[rows])
         return out
 
     def estimate_tone(self, picture: FloatImage) -> tuple[ToneMap, float]:

@@ -179,7 +179,7 @@ def tone_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage], si
             clean = clean[:, ::-1]
         if rng.random() < GRAY_SHARE:
             clean = np.repeat((clean @ LUMA)[..., None], 3, 2)
-        faded = fade(clean, rng, rng.random() ** 0.6 * (rng.random() > 0.1))
+        faded = fade(clean, rng, rng.random() ** 0.6 * (rng.random() > 0.3))
         if rng.random() < 0.15:
             faded, _ = damage(faded, rng, 1, 0.25, textures)
         noise = rng.standard_normal(faded.shape, dtype=np.float32) * np.float32(0.015 * rng.random())

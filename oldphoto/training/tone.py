@@ -38,7 +38,7 @@ def train(settings: Settings) -> None:
         output = tone.apply(batch["photo"])
         square = (output - batch["clean"]).square().mean((1, 2, 3))
         # The logarithm asks for a share of each picture's error: one that needs little must be changed little.
-        error = (square + 3e-4).log10().mean()
+        error = (square + 1e-4).log10().mean()
         optimiser.step(error + 8 * square.mean() + 0.05 * roughness(tone), progress)
         return {"error": error.detach(), "square": square.mean().detach()}
 
