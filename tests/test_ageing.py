@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import Photo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import data
 
+from oldphoto.training import decoys
 from oldphoto.training.ageing import Aged, Severity, age
 from oldphoto.training.damage import KINDS, damage
+from oldphoto.training.datasets import scratch_examples
 from oldphoto.work import age_by_name
 
 NOTHING = Severity(0, 0, 0, 0, 0)
@@ -146,3 +149,28 @@ def test_even_a_strip_ages(shape):
     result = age_by_name(np.full((*shape, 3), 0.5, np.float32), "strip.png", severity=1)
     assert result.photo.shape == (*shape, 3)
     assert np.isfinite(result.photo).all()
+
+
+@pytest.mark.parametrize("kind", decoys.KINDS, ids=lambda kind: kind.__name__)
+def test_a_decoy_belongs_to_the_picture(kind: decoys.Kind, photo: Photo) -> None:
+    """It changes part of a picture, in range, by chance alone, and leaves the rest as it was."""
+    clean = photo("coffee")[:200, :300]
+    pasted = [kind(clean, np.random.default_rng(seed), 1.0) for seed in (4, 4, 5)]
+    np.testing.assert_array_equal(pasted[0], pasted[1])
+    assert np.abs(pasted[0] - pasted[2]).max() > 0.05
+    for picture in pasted:
+        assert picture.shape == clean.shape
+        assert picture.dtype == np.float32
+        assert picture.min() >= 0
+        assert picture.max() <= 1
+        untouched = np.abs(picture - clean).max(2) == 0
+        assert 0.1 < untouched.mean() < 1
+
+
+def test_decoys_are_no_damage(photo: Photo) -> None:
+    """What a detector is shown as undamaged may hold wires; only damage laid over them is marked."""
+    picture = (photo("coffee") * 255).astype(np.uint8)
+    make = scratch_examples([picture], [], 96)
+    rng = np.random.default_rng(0)
+    undamaged = [example for example in (make(rng) for _ in range(40)) if not example["mask"].any()]
+    assert 5 < len(undamaged) < 25

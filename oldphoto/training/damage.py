@@ -42,7 +42,7 @@ def smooth_noise(shape: tuple[int, int], cells: float, rng: Generator, channels:
     return np.asarray(cv2.resize(values, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
-def _walk(start: FloatImage, angle: float, length: float, wobble: float, rng: Generator) -> FloatImage:
+def walk(start: FloatImage, angle: float, length: float, wobble: float, rng: Generator) -> FloatImage:
     """A path of points (x, y) whose direction changes smoothly; ``wobble`` is the standard deviation in radians."""
     steps = int(np.clip(length / 6, 3, 80))
     turns = np.cumsum(rng.standard_normal(steps) * wobble / np.sqrt(steps)) + angle
@@ -50,16 +50,19 @@ def _walk(start: FloatImage, angle: float, length: float, wobble: float, rng: Ge
     return np.concatenate([start[None], start + offsets]).astype(np.float32)
 
 
-def _draw(canvas: ByteImage, path: FloatImage, thickness: int, value: float = 1.0) -> None:
+def draw(canvas: ByteImage, path: FloatImage, thickness: int, value: float = 1.0) -> None:
+    """Draw a path of points (x, y) in px onto an 8-bit canvas; ``value`` in [0, 1]."""
     points = np.round(path * (1 << _SHIFT)).astype(np.int32)
     cv2.polylines(canvas, [points], False, int(255 * value), thickness, cv2.LINE_AA, _SHIFT)
 
 
-def _anywhere(shape: tuple[int, int], rng: Generator) -> FloatImage:
+def anywhere(shape: tuple[int, int], rng: Generator) -> FloatImage:
+    """A point (x, y) of a picture of this height and width."""
     return (rng.random(2) * (shape[1], shape[0])).astype(np.float32)
 
 
-def _opacity(canvas: ByteImage) -> FloatImage:
+def opacity_of(canvas: ByteImage) -> FloatImage:
+    """A canvas, 0 to 255, as [0, 1]."""
     return canvas.astype(np.float32) / np.float32(255)
 
 
@@ -85,11 +88,11 @@ def scratches(picture: FloatImage, rng: Generator, scale: float) -> Layer:
     for _ in range(rng.integers(1, 7)):
         angle = angle + rng.normal(0, 0.05) if rng.random() < 0.5 else rng.uniform(0, np.pi)
         length = length_limit * rng.uniform(0.1, 1.1)
-        start = _anywhere(shape, rng) - 0.5 * length * np.array([np.cos(angle), np.sin(angle)], np.float32)
-        path = _walk(start, angle, length, rng.choice([0.02, 0.15, 0.5]), rng)
+        start = anywhere(shape, rng) - 0.5 * length * np.array([np.cos(angle), np.sin(angle)], np.float32)
+        path = walk(start, angle, length, rng.choice([0.02, 0.15, 0.5]), rng)
         thickness = max(1, round(scale * rng.choice([0.6, 1, 1, 1.5, 2, 3])))
-        _draw(canvas, path, thickness, rng.uniform(0.35, 1))
-    opacity = _opacity(canvas)
+        draw(canvas, path, thickness, rng.uniform(0.35, 1))
+    opacity = opacity_of(canvas)
     return Layer(_interrupted(opacity, rng) if rng.random() < 0.6 else opacity, _mark_colour(rng))
 
 
@@ -112,9 +115,9 @@ def hairs(picture: FloatImage, rng: Generator, scale: float) -> Layer:
     canvas = np.zeros(shape, np.uint8)
     for _ in range(rng.integers(1, 6)):
         length = scale * rng.uniform(10, 90)
-        path = _walk(_anywhere(shape, rng), rng.uniform(0, 2 * np.pi), length, rng.uniform(1, 5), rng)
-        _draw(canvas, path, max(1, round(scale * rng.uniform(0.5, 1.4))), rng.uniform(0.4, 1))
-    return Layer(_opacity(canvas), _mark_colour(rng, 0.5))
+        path = walk(anywhere(shape, rng), rng.uniform(0, 2 * np.pi), length, rng.uniform(1, 5), rng)
+        draw(canvas, path, max(1, round(scale * rng.uniform(0.5, 1.4))), rng.uniform(0.4, 1))
+    return Layer(opacity_of(canvas), _mark_colour(rng, 0.5))
 
 
 def dust(picture: FloatImage, rng: Generator, scale: float) -> Layer:
@@ -123,7 +126,7 @@ def dust(picture: FloatImage, rng: Generator, scale: float) -> Layer:
     canvas = np.zeros(shape, np.uint8)
     density = rng.choice([0.5, 1, 3]) * shape[0] * shape[1] / (64 * scale) ** 2
     for _ in range(1 + rng.poisson(2 * density)):
-        centre = np.round(_anywhere(shape, rng) * (1 << _SHIFT)).astype(int)
+        centre = np.round(anywhere(shape, rng) * (1 << _SHIFT)).astype(int)
         radius = scale * np.exp(rng.uniform(np.log(0.4), np.log(rng.choice([1.5, 6]))))
         axes = np.round(radius * rng.uniform(0.6, 1.5, 2) * (1 << _SHIFT)).astype(int)
         cv2.ellipse(
@@ -132,7 +135,7 @@ def dust(picture: FloatImage, rng: Generator, scale: float) -> Layer:
         )  # fmt: skip
     if rng.random() < 0.4:
         canvas = _ragged(canvas, rng, scale)
-    return Layer(_opacity(canvas), _mark_colour(rng))
+    return Layer(opacity_of(canvas), _mark_colour(rng))
 
 
 def _ragged(canvas: ByteImage, rng: Generator, scale: float) -> ByteImage:
@@ -148,7 +151,7 @@ def _signed_distance(shape: tuple[int, int], rng: Generator, bend: float) -> Flo
     """Distance in px, H × W, to a random nearly straight line through the picture; negative on one side."""
     height, width = shape
     angle = rng.choice([0, np.pi / 2]) + rng.normal(0, 0.15) if rng.random() < 0.6 else rng.uniform(0, np.pi)
-    x0, y0 = _anywhere(shape, rng)
+    x0, y0 = anywhere(shape, rng)
     ys, xs = np.mgrid[:height, :width].astype(np.float32)
     distance: FloatImage = (xs - x0) * np.float32(np.cos(angle)) + (ys - y0) * np.float32(np.sin(angle))
     return distance + smooth_noise(shape, rng.uniform(2, 10), rng) * np.float32(bend)
@@ -175,17 +178,17 @@ def cracks(picture: FloatImage, rng: Generator, scale: float) -> Layer:
     shape = picture.shape[:2]
     canvas = np.zeros(shape, np.uint8)
     limit = float(np.hypot(*shape))
-    branches = [(_anywhere(shape, rng), rng.uniform(0, 2 * np.pi), limit * rng.uniform(0.3, 1), 2)]
+    branches = [(anywhere(shape, rng), rng.uniform(0, 2 * np.pi), limit * rng.uniform(0.3, 1), 2)]
     while branches:
         start, angle, length, depth = branches.pop()
-        path = _walk(start, angle, length, rng.uniform(0.6, 1.6), rng)
+        path = walk(start, angle, length, rng.uniform(0.6, 1.6), rng)
         jagged = path + rng.normal(0, 0.7 * scale, path.shape).astype(np.float32)
-        _draw(canvas, jagged, max(1, round(scale * rng.uniform(0.4, 0.8) * depth)), rng.uniform(0.6, 1))
+        draw(canvas, jagged, max(1, round(scale * rng.uniform(0.4, 0.8) * depth)), rng.uniform(0.6, 1))
         if depth > 0:
             for _ in range(rng.integers(1, 4)):
                 joint = jagged[rng.integers(len(jagged))]
                 branches.append((joint, angle + rng.choice([-1, 1]) * rng.uniform(0.4, 1.4), length / 2, depth - 1))
-    return Layer(_opacity(canvas), _mark_colour(rng, 0.7))
+    return Layer(opacity_of(canvas), _mark_colour(rng, 0.7))
 
 
 def _blob(shape: tuple[int, int], rng: Generator, coverage: float, scale: float) -> FloatImage:
@@ -249,7 +252,9 @@ def from_texture(textures: Sequence[ByteImage]) -> Kind:
         if rng.random() < 0.5:
             piece = piece[:, ::-1]
         fitted = cv2.resize(np.ascontiguousarray(piece), (width, height), interpolation=cv2.INTER_LINEAR)
-        return Layer(_opacity(np.asarray(fitted, np.uint8)) * np.float32(rng.uniform(0.4, 1)), _mark_colour(rng, 0.65))
+        return Layer(
+            opacity_of(np.asarray(fitted, np.uint8)) * np.float32(rng.uniform(0.4, 1)), _mark_colour(rng, 0.65)
+        )
 
     return overlay
 

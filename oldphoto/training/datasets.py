@@ -18,6 +18,7 @@ from oldphoto.errors import UsageError
 from oldphoto.imagefile import INPUT_SUFFIXES
 from oldphoto.training.ageing import LUMA, Severity, age, fade
 from oldphoto.training.damage import damage, smooth_noise
+from oldphoto.training.decoys import paste_decoys
 
 Example = dict[str, FloatImage]
 Batch = dict[str, Tensor]
@@ -25,6 +26,9 @@ Maker = Callable[[Generator], Example]
 
 MOST_HIDDEN = 0.35
 """A crop of which more than this is hidden teaches nothing: what was there can only be guessed."""
+
+DECOY_SHARE = 0.45
+"""Share of the scratch U-Net's examples with something in the picture that only looks like damage."""
 
 GRAY_SHARE = 0.45
 """Share of the training photographs shown in black and white, as most old photographs are."""
@@ -80,33 +84,18 @@ def random_crop(image: ByteImage, side: int, rng: Generator, zoom: tuple[float, 
     return np.ascontiguousarray(piece, np.float32)
 
 
-def paste_frame(picture: FloatImage, rng: Generator) -> FloatImage:
-    """Give a crop the white, cream or black border of a mounted print: no damage, however straight and bright."""
-    height, width = picture.shape[:2]
-    angle = rng.normal(0, 0.015)
-    ys, xs = np.mgrid[:height, :width].astype(np.float32)
-    if rng.random() < 0.5:
-        xs, ys, width = ys, xs, height
-    distance = xs + np.float32(angle) * ys - np.float32(rng.uniform(0.04, 0.35) * width)
-    if rng.random() < 0.5:
-        distance = distance[:, ::-1]
-    level = rng.choice([rng.uniform(0.8, 1), rng.uniform(0, 0.12)])
-    colour = np.clip(level + np.array([0.03, 0.0, -0.06]) * rng.random(), 0, 1).astype(np.float32)
-    inside = np.clip(distance + 0.5, 0, 1)[..., None]
-    return np.asarray(picture * inside + colour * (1 - inside), np.float32)
-
-
 def scratch_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage], side: int) -> Maker:
     """Examples of ``photo`` H × W × 3 and ``mask`` H × W for the scratch U-Net; three in ten of them undamaged."""
 
     def make(rng: Generator) -> Example:
         clean = random_crop(photos[int(rng.integers(len(photos)))], side, rng, (0.6, 1.5))
-        if rng.random() < 0.2:
-            clean = paste_frame(clean, rng)
+        scale = np.exp(rng.uniform(np.log(0.6), np.log(2.5)))
+        if rng.random() < DECOY_SHARE:
+            clean = paste_decoys(clean, rng, scale)
         optics, tone, noise, scan = 0.7 * rng.random(4) * (rng.random(4) > 0.3)
         hidden = rng.random() if rng.random() < 0.7 else 0.0
         severity = Severity(optics, tone, noise, hidden, scan)
-        aged = age(clean, rng, severity, np.exp(rng.uniform(np.log(0.6), np.log(2.5))), textures)
+        aged = age(clean, rng, severity, scale, textures)
         return {"photo": aged.photo, "mask": aged.mask}
 
     return make
