@@ -231,7 +231,7 @@ def finding_masks(*, device: str = "auto", checkpoints: Path | None = None, tile
         with watch.timing("read"):
             photo = read_photo(job.source)
         with watch.timing("scratches"):
-            mask = detector.detect(photo.rgb)
+            mask = (detector.detect(photo.rgb) >= _DAMAGED).astype(np.float32)
         with watch.timing("write"):
             write_mask(mask, job.target)
         return Result(

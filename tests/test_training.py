@@ -105,6 +105,7 @@ def prepare(name: str, out: Path) -> None:
         torch.manual_seed(0)
         start = autoencoders.Autoencoders().state_dict()
         checkpoints.save("autoencoders", start, {}, out, {"run": 0}, half=False)
+        checkpoints.save("scratches", ScratchUNet().state_dict(), {}, out, {"run": 0})
 
 
 def interrupted_after(count: int, original: Callable[..., Iterator[Batch]]) -> Callable[..., Iterator[Batch]]:
@@ -183,7 +184,7 @@ def test_held_out_photos_reach_no_training(data: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(scratches, "scratch_examples", spied)
     scratches.train(tiny(data, tmp_path, steps=1))
     trained, checked = streams
-    assert (len(trained), len(checked)) == (3, 1)
+    assert (len(trained), len(checked)) == (4, 1)  # three photographs and a face
     assert not any(a.shape == b.shape and (a == b).all() for a in trained for b in checked)
 
 
