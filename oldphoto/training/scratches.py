@@ -42,9 +42,7 @@ def train(settings: Settings) -> None:
         batch = on_device(next(stream), settings.device)
         with autocast(settings):
             logits = net(batch["photo"]).float()
-        # Damage is rare: a missed pixel weighs twice a false alarm.
-        weight = 1 + batch["mask"]
-        entropy = F.binary_cross_entropy_with_logits(logits, batch["mask"], weight)
+        entropy = F.binary_cross_entropy_with_logits(logits, batch["mask"])
         overlap = dice(logits, batch["mask"])
         optimiser.step(entropy + 0.3 * overlap, progress)
         return {"entropy": entropy.detach(), "dice": overlap.detach()}
