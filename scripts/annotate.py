@@ -14,6 +14,7 @@ The decisions stand in ANNOTATIONS/NAME.txt, one a line, each painting over the 
     area 10,20 90,20 50,60  a polygon
     light-line, dark-line   what is lighter or darker than its surroundings within such a stroke
     light-area, dark-area   the candidates, numbered or not, that begin in such a polygon
+    above-area, below-area  with a level first, 0 to 1: what is lighter or darker than that in such a polygon
     unsure-line, -area      nobody can tell, or it lies outside the picture: not to be measured
     erase-line, erase-area  nothing there
 
@@ -112,16 +113,17 @@ class Scan:
 
     def __init__(self, path: Path) -> None:
         self.rgb = read_photo(path).rgb
+        self.gray: FloatImage = self.rgb @ LUMA
 
     @cached_property
     def light(self) -> Candidates:
         """What is lighter than its surroundings."""
-        return Candidates.of(self.rgb @ LUMA)
+        return Candidates.of(self.gray)
 
     @cached_property
     def dark(self) -> Candidates:
         """What is darker than its surroundings."""
-        return Candidates.of(1 - self.rgb @ LUMA)
+        return Candidates.of(1 - self.gray)
 
 
 # Decisions
@@ -155,17 +157,35 @@ def _apply(verb: str, words: list[str], mask: ByteImage, scan: Scan) -> None:
             mask[np.isin(candidates.labels, kept)] = DAMAGED
         return
     what, _, shape = verb.rpartition("-")
-    values = {"": DAMAGED, "light": DAMAGED, "dark": DAMAGED, "unsure": UNSURE, "erase": INTACT}
-    if what not in values or shape not in ("line", "area"):
-        raise ValueError(f"there is no '{verb}'")
+    value = {"unsure": UNSURE, "erase": INTACT}.get(what, DAMAGED)
     if shape == "line":
         region = stroke(mask.shape, points(words[1:]), float(words[0]))
+        match what:
+            case "light":
+                region = scan.light.near(region)
+            case "dark":
+                region = scan.dark.near(region)
+            case "" | "unsure" | "erase":
+                pass
+            case _:
+                raise ValueError(f"there is no '{verb}'")
+    elif shape == "area":
+        match what:
+            case "light":
+                region = scan.light.begun_in(polygon(mask.shape, points(words)))
+            case "dark":
+                region = scan.dark.begun_in(polygon(mask.shape, points(words)))
+            case "above":
+                region = polygon(mask.shape, points(words[1:])) & (scan.gray > float(words[0]))
+            case "below":
+                region = polygon(mask.shape, points(words[1:])) & (scan.gray < float(words[0]))
+            case "" | "unsure" | "erase":
+                region = polygon(mask.shape, points(words))
+            case _:
+                raise ValueError(f"there is no '{verb}'")
     else:
-        region = polygon(mask.shape, points(words))
-    if what in ("light", "dark"):
-        candidates = scan.light if what == "light" else scan.dark
-        region = candidates.near(region) if shape == "line" else candidates.begun_in(region)
-    mask[region] = values[what]
+        raise ValueError(f"there is no '{verb}'")
+    mask[region] = value
 
 
 def points(words: list[str]) -> Points:
