@@ -101,7 +101,7 @@ class Candidates:
         """What stands out within a region nearly half as much as the most within a few px around."""
         inside = np.where(region, self.contrast, 0)
         peak = cv2.dilate(inside, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (15, 15)))
-        return inside > np.maximum(0.02, 0.4 * peak)
+        return np.asarray(inside > np.maximum(0.02, 0.4 * peak))
 
     def begun_in(self, region: Mask) -> Mask:
         """The candidates with a pixel in a region, whole."""
@@ -262,6 +262,13 @@ def write_sheets(picture: ByteImage, shape: tuple[int, ...], zoom: int, folder: 
 # Commands
 
 
+def photo_of(name: str, photos: Path) -> Path:
+    """The file in a folder with some name before its suffix; UsageError if there is none."""
+    for path in sorted(photos.glob(f"{name}.*")):
+        return path
+    raise UsageError(f"{photos} has no photo {name}")
+
+
 def show(photos: list[Path], folder: Path, zoom: int, found: bool, plain: bool) -> None:
     """Write the sheets of photos with their candidates."""
     detector = ScratchDetector("cpu") if found else None
@@ -281,11 +288,8 @@ def paint_all(annotations: Path, photos: Path, sheets: Path | None, zoom: int) -
 
     Raises UsageError for a decision that cannot be understood, or a photo that is not there.
     """
-    files = {path.stem: path for path in sorted(photos.iterdir())}
     for decisions in sorted(annotations.glob("*.txt")):
-        if decisions.stem not in files:
-            raise UsageError(f"{photos} has no photo {decisions.stem}")
-        scan = Scan(files[decisions.stem])
+        scan = Scan(photo_of(decisions.stem, photos))
         try:
             mask = paint(decisions.read_text(encoding="utf-8").splitlines(), scan)
         except UsageError as error:
@@ -296,7 +300,10 @@ def paint_all(annotations: Path, photos: Path, sheets: Path | None, zoom: int) -
         shares = f"{np.mean(mask == DAMAGED):.3%} damaged, {np.mean(mask == UNSURE):.3%} unsure"
         print(f"{decisions.stem}: {mask.shape[1]} x {mask.shape[0]}, {np.sum(mask == DAMAGED)} px, {shares}")
         if sheets:
-            layers = [(ndimage.label(mask == value)[0], colour, 0) for value, colour in ((DAMAGED, PAINTED), (UNSURE, DOUBTED))]
+            layers = [
+                (ndimage.label(mask == value)[0], colour, 0)
+                for value, colour in ((DAMAGED, PAINTED), (UNSURE, DOUBTED))
+            ]
             painted = sheet(scan, layers, zoom)
             write_sheets(painted, mask.shape, zoom, sheets, decisions.stem)
 
