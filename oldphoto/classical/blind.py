@@ -226,7 +226,10 @@ def _motion_candidates(spectrum: _Spectrum, count: int = 8) -> list[tuple[float,
         length += max(0.8, 0.05 * length)
     chosen: list[tuple[float, float]] = []
     for _, length, angle in sorted(scored, reverse=True):
-        near = [abs(length - l) < 2.5 and length * abs((angle - a + 90) % 180 - 90) < 150 for l, a in chosen]
+        near = [
+            abs(length - other) < 2.5 and length * abs((angle - turned + 90) % 180 - 90) < 150
+            for other, turned in chosen
+        ]
         if not any(near):
             chosen.append((length, angle))
         if len(chosen) == count:

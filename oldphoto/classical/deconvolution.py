@@ -7,10 +7,8 @@ takes a picture for periodic, and a photo does not know what is beyond its edges
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
-import cv2
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
@@ -90,10 +88,10 @@ def deconvolve(
     return np.ascontiguousarray(restored[core].clip(0, 1), np.float32)
 
 
-def check(rgb: FloatImage, psf: PointSpread) -> None:
-    """Raise PhotoError where there is nothing to deconvolve."""
+def check(rgb: FloatImage, psf: PointSpread | None = None) -> None:
+    """Raise PhotoError where there is nothing to deconvolve, or the point-spread function is too large."""
     height, width = rgb.shape[:2]
-    if psf.kernel.shape[0] > height or psf.kernel.shape[1] > width:
+    if psf is not None and (psf.kernel.shape[0] > height or psf.kernel.shape[1] > width):
         size = f"{psf.kernel.shape[1]} × {psf.kernel.shape[0]} px"
         raise PhotoError(f"the point-spread function {psf.text} ({size}) is larger than the photo ({width} × {height})")
     if min(height, width) < 2:
@@ -165,7 +163,8 @@ def wiener(plane: FloatImage, response: Spectrum, noise: float, balance: float |
 
 
 def _wiener(plane: FloatImage, response: Spectrum, balance: float, regulariser: Spectrum) -> FloatImage:
-    return np.asarray(restoration.wiener(plane, response, balance, reg=regulariser, clip=False), np.float32)
+    restored = restoration.wiener(plane, response, balance, reg=regulariser, clip=False)  # type: ignore[no-untyped-call]
+    return np.asarray(restored, np.float32)
 
 
 def _photograph_power(plane: FloatImage, response: Spectrum, noise: float) -> NDArray[np.float32]:
@@ -186,7 +185,9 @@ def _photograph_power(plane: FloatImage, response: Spectrum, noise: float) -> ND
 
 def unsupervised_wiener(plane: FloatImage, response: Spectrum) -> FloatImage:
     """The Wiener filter whose noise and signal are estimated with it (Orieux et al., JOSA A 2010)."""
-    estimate, _ = restoration.unsupervised_wiener(plane, response, clip=False, rng=0)
+    estimate, _ = restoration.unsupervised_wiener(  # type: ignore[no-untyped-call]
+        plane, response, clip=False, rng=0
+    )
     return np.asarray(estimate, np.float32)
 
 
@@ -194,7 +195,10 @@ def richardson_lucy(plane: FloatImage, psf: PointSpread, noise: float) -> FloatI
     """Richardson-Lucy, stopped the earlier, the more noise there is to amplify."""
     iterations = int(np.clip(0.3 / noise, 8, 60))
     positive = np.maximum(plane, 1e-4)
-    return np.asarray(restoration.richardson_lucy(positive, psf.kernel, iterations, clip=False), np.float32)
+    restored = restoration.richardson_lucy(  # type: ignore[no-untyped-call]
+        positive, psf.kernel, iterations, clip=False
+    )
+    return np.asarray(restored, np.float32)
 
 
 def total_variation(rgb: FloatImage, response: Spectrum, noise: float) -> FloatImage:
@@ -255,5 +259,5 @@ def _transform(plane: FloatImage) -> Spectrum:
     return np.asarray(scipy.fft.rfft2(plane), np.complex64)
 
 
-def _inverse_transform(spectrum: Spectrum, shape: tuple[int, ...]) -> FloatImage:
+def _inverse_transform(spectrum: NDArray[np.complexfloating], shape: tuple[int, ...]) -> FloatImage:
     return np.asarray(scipy.fft.irfft2(spectrum, s=shape), np.float32)

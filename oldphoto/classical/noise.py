@@ -88,7 +88,9 @@ class Measurement:
 def measure(rgb: FloatImage) -> Measurement:
     """Measure the features that tell types of noise apart. Raises PhotoError as estimate_noise does."""
     if min(rgb.shape[:2]) < _SMALLEST:
-        raise PhotoError(f"{rgb.shape[1]} × {rgb.shape[0]} px: too small to measure its noise ({_SMALLEST} px at least)")
+        raise PhotoError(
+            f"{rgb.shape[1]} × {rgb.shape[0]} px: too small to measure its noise ({_SMALLEST} px at least)"
+        )
     if np.ptp(rgb) < 1 / 512:
         raise PhotoError("the picture is all of one value: there is nothing to measure")
     samples = _samples(rgb)
@@ -145,7 +147,7 @@ def add_noise(rgb: FloatImage, type: str, level: float, rng: Generator) -> Float
     ``level``: as in Noise; for jpeg the quality, 1 to 100. Grain is Gaussian noise seen through a Gaussian of one px.
     """
     gray = np.ptp(rgb, 2).max() == 0
-    plane = rgb[..., :1] if gray else rgb
+    plane = np.asarray(rgb[..., :1] if gray else rgb, np.float64)
     if type == "gaussian":
         noisy = plane + level * rng.standard_normal(plane.shape)
     elif type == "poisson":
@@ -156,21 +158,23 @@ def add_noise(rgb: FloatImage, type: str, level: float, rng: Generator) -> Float
     elif type == "speckle":
         noisy = plane * (1 + level * rng.standard_normal(plane.shape))
     elif type == "grain":
-        grain = cv2.GaussianBlur(rng.standard_normal(plane.shape), (0, 0), 1).reshape(plane.shape)
+        grain = np.asarray(cv2.GaussianBlur(rng.standard_normal(plane.shape), (0, 0), 1)).reshape(plane.shape)
         noisy = plane + level * grain / grain.std()
     elif type == "jpeg":
-        _, code = cv2.imencode(".jpg", np.round(plane[..., ::-1] * 255), [cv2.IMWRITE_JPEG_QUALITY, round(level)])
-        noisy = cv2.imdecode(code, cv2.IMREAD_UNCHANGED).reshape(plane.shape)[..., ::-1] / 255
+        stored = np.round(plane[..., ::-1] * 255).astype(np.uint8)
+        _, code = cv2.imencode(".jpg", stored, [cv2.IMWRITE_JPEG_QUALITY, round(level)])
+        decoded = np.asarray(cv2.imdecode(code, cv2.IMREAD_UNCHANGED), np.float64)
+        noisy = decoded.reshape(plane.shape)[..., ::-1] / 255
     else:
         noisy = plane
     return np.ascontiguousarray(np.broadcast_to(noisy.clip(0, 1), rgb.shape), np.float32)
 
 
-def impulse_mask(plane: FloatImage) -> NDArray[np.bool_]:
-    """Where a plane, H × W in [0, 1], has black or white pixels far from the median of those around them."""
+def impulse_mask(plane: FloatImage, contrast: float = IMPULSE) -> NDArray[np.bool_]:
+    """Where a plane, H × W in [0, 1], has black or white pixels at least ``contrast`` from the median around them."""
     extreme = (plane <= 1.5 / 255) | (plane >= 253.5 / 255)
     median = cv2.medianBlur(np.ascontiguousarray(plane), 5)
-    return np.asarray(extreme & (np.abs(plane - median) > IMPULSE))
+    return np.asarray(extreme & (np.abs(plane - median) > contrast))
 
 
 def _samples(rgb: FloatImage) -> list[FloatImage]:
@@ -182,7 +186,7 @@ def _samples(rgb: FloatImage) -> list[FloatImage]:
     tops = np.linspace(0, max(0, height - _SAMPLE), side).astype(int)
     lefts = np.linspace(0, max(0, width - _SAMPLE), side).astype(int)
     # Squares begin at multiples of 8, so that the grid of JPEG is in the same place in all.
-    return [rgb[t // 8 * 8 :, l // 8 * 8 :][:_SAMPLE, :_SAMPLE] for t in tops for l in lefts]
+    return [rgb[top // 8 * 8 :, left // 8 * 8 :][:_SAMPLE, :_SAMPLE] for top in tops for left in lefts]
 
 
 def _planes(rgb: FloatImage) -> list[FloatImage]:

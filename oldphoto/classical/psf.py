@@ -60,7 +60,7 @@ def motion(length: float, angle: float) -> PointSpread:
 
 
 def defocus(radius: float) -> PointSpread:
-    """A lens out of focus: a disc of ``radius`` px, anti-aliased. Raises UsageError unless 0.5 <= radius <= LONGEST/2."""
+    """A lens out of focus: a disc of ``radius`` px, anti-aliased. Raises UsageError unless 0.5 <= radius <= 128."""
     _require(0.5 <= radius <= LONGEST / 2, f"defocus:{radius:g}", f"a radius of 0.5 to {LONGEST // 2} px")
     kernel = _coverage(lambda x, y: x * x + y * y < radius * radius, radius)
     return PointSpread("defocus", f"defocus:{radius:g}", kernel)
@@ -140,8 +140,8 @@ def transfer(psf: PointSpread, shape: tuple[int, int]) -> Spectrum:
 def _coverage(covered: Callable[[FloatImage, FloatImage], NDArray[np.bool_]], reach: float) -> FloatImage:
     """The share of each pixel that a shape covers, normalised; ``reach``: how far it goes from the origin."""
     side = max(0, math.ceil(reach - 0.5))
-    points = (np.arange((2 * side + 1) * _SUPERSAMPLING, dtype=np.float32) + 0.5) / _SUPERSAMPLING - side - 0.5
-    inside = covered(points[None, :], points[:, None])
+    points = (np.arange((2 * side + 1) * _SUPERSAMPLING) + 0.5) / _SUPERSAMPLING - side - 0.5
+    inside = covered(points[None, :].astype(np.float32), points[:, None].astype(np.float32))
     shares = inside.reshape(2 * side + 1, _SUPERSAMPLING, 2 * side + 1, _SUPERSAMPLING).mean((1, 3))
     used = np.flatnonzero(shares.any(0)), np.flatnonzero(shares.any(1))
     trim = min(used[0][0], 2 * side - used[0][-1]), min(used[1][0], 2 * side - used[1][-1])

@@ -44,7 +44,8 @@ def denoising_examples(photos: Sequence[ByteImage], side: int, levels: Sequence[
         # The noise of a black-and-white photograph is one, too, unless it was scanned in colour.
         noise = rng.standard_normal((side, side, 1 if gray and rng.random() < 0.85 else 3), np.float32)
         photo = clean + sigma * clean**exponent * noise
-        level = sigma * cv2.blur(clean, (9, 9)) ** np.float32(exponent)
+        # The running sums of a blur may come out a little below zero.
+        level = sigma * np.maximum(cv2.blur(clean, (9, 9)), 0) ** np.float32(exponent)
         if levels is None and rng.random() < CLIPPED:
             photo = photo.clip(0, 1)
         return {"photo": photo, "level": np.asarray(level, np.float32), "clean": clean}
