@@ -33,7 +33,8 @@ class Denoiser:
 
         ``level``: the standard deviation of the noise, of 1, at most 0.2 (more is taken for that): one, or H × W × 3.
         """
-        levels = np.broadcast_to(np.minimum(np.asarray(level, np.float32), DenoiserNet.highest), rgb.shape)
+        limited = np.minimum(np.asarray(level, np.float32), np.float32(DenoiserNet.highest))
+        levels = limited if limited.ndim else np.broadcast_to(limited, rgb.shape)
         out = np.empty_like(rgb)
         run_tiled(self.net, (rgb, levels), out, self.net.multiple, self.device, self.tile, MARGIN)
         return out
