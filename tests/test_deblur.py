@@ -291,7 +291,7 @@ def test_denoise_takes_folders_and_leaves_clean_photos_alone(bundled: Bundled, p
 def test_a_diagnosis_is_one_record_a_photo_and_its_advice_runs(bundled: Bundled, photo: Photo, tmp_path: Path) -> None:
     for network in ("translation", "tone", "scratches", "denoiser"):
         bundled(network)
-    clean, seen = blurred(photo, "camera", motion(15, 30), 0.003)
+    _, seen = blurred(photo, "camera", motion(15, 30), 0.003)
     write_photo(PhotoFile(seen, gray=True), tmp_path / "a folder" / "moved.png")
     Image.fromarray(np.round(photo("coffee") * 255).astype(np.uint8)).save(
         tmp_path / "a folder" / "sharp.jpg", quality=90

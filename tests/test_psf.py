@@ -70,8 +70,9 @@ def test_a_gaussian_has_its_deviation(sigma: float) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "motion", "motion:15", "motion:15,", "motion:a,b", "motion:0,30", "motion:1e9,3", "motion:15,30,2", "motion:nan,3",
-     "motion:-5,30", "defocus:", "defocus:0", "defocus:-1", "defocus:4px", "gaussian:0", "gaussian:inf", "box:3", "nofile.png"],
+    ["", "motion", "motion:15", "motion:15,", "motion:a,b", "motion:0,30", "motion:1e9,3", "motion:15,30,2",
+     "motion:nan,3", "motion:-5,30", "defocus:", "defocus:0", "defocus:-1", "defocus:4px", "gaussian:0", "gaussian:inf",
+     "box:3", "missing.png"],
 )  # fmt: skip
 def test_a_wrong_text_is_refused_with_the_right_ones(text: str) -> None:
     with pytest.raises(UsageError, match=r"motion:|px"):

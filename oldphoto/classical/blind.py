@@ -32,7 +32,7 @@ MOST_PATCHES = 36
 LENGTHS, RADII = (3.0, 64.0), (1.5, 24.0)
 """Lengths of motion and radii of defocus looked for, px, as far as they fit a quarter of a patch."""
 
-FOUND, CERTAIN = 0.15, 0.5
+FOUND, CERTAIN = 0.1, 0.3
 """Shares of the spectrum's structure that a blur explains: to the first it is none, from the second on certain."""
 
 
@@ -47,11 +47,9 @@ class Blur:
 def estimate_blur(rgb: FloatImage) -> Blur | None:
     """The blur of a photo, H × W × 3 in [0, 1]; None where none shows: it is sharp, or blurred beyond telling."""
     side = min(PATCH, *rgb.shape[:2]) // 2 * 2
-    if side < SMALLEST:
+    if side < SMALLEST or np.ptp(rgb) < 1 / 512:
         return None
     spectrum = _measure(rgb, side)
-    if spectrum is None:
-        return None
     explained, psf = max((_fit_motion(spectrum), _fit_defocus(spectrum)), key=lambda fit: fit[0])
     if explained <= FOUND:
         return None
@@ -100,8 +98,8 @@ class _Spectrum:
         return 1 - _scatter(rest, self.weight) / self.scatter
 
 
-def _measure(rgb: FloatImage, side: int) -> _Spectrum | None:
-    """Average the spectra of the liveliest patches; None where nothing stands out from noise."""
+def _measure(rgb: FloatImage, side: int) -> _Spectrum:
+    """Average the spectra of the liveliest patches and fit the smooth model of a sharp photo's."""
     log_power = _log_power(rgb, side)
     down, across = scipy.fft.fftfreq(side)[:, None], scipy.fft.rfftfreq(side)[None]
     radius = np.hypot(down, across)

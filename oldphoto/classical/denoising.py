@@ -25,6 +25,9 @@ NEEDS_NETWORK = frozenset({"auto", "learned"})
 LEAST_CONTRAST = 0.06
 """In a photo known to have impulses, black and white pixels this far from the median around them are taken for some."""
 
+GRAIN_HALVINGS, GRAIN_EXCESS = 2, 2.5
+"""How often a grainy photo is halved, and how much more noise it has than its finest structure, measured, shows."""
+
 MOST_JPEG = 0.03
 """The noise level, of 1, that compression is taken for at most."""
 
@@ -120,14 +123,15 @@ def _signal_dependent(rgb: FloatImage, denoiser: Denoiser, exponent: float, scal
     return np.asarray(brightness, np.float32)
 
 
-def _coarse_to_fine(rgb: FloatImage, denoiser: Denoiser) -> FloatImage:
-    """Denoise at half size first, where grain a few pixels wide is as white noise, then at full size what is left."""
+def _coarse_to_fine(rgb: FloatImage, denoiser: Denoiser, halvings: int = GRAIN_HALVINGS) -> FloatImage:
+    """Denoise at a quarter of the size first, where grain a few pixels wide is as white noise, then what is left."""
     picture = rgb.copy()
-    coarse = halve(picture)
-    change = denoiser.denoise(coarse, noise_sigma(coarse)) - coarse
-    for rows, strip in doubled(change, picture.shape):
-        picture[rows] += strip
-    return denoiser.denoise(picture, noise_sigma(picture))
+    if halvings:
+        coarse = halve(picture)
+        change = _coarse_to_fine(coarse, denoiser, halvings - 1) - coarse
+        for rows, strip in doubled(change, picture.shape):
+            picture[rows] += strip
+    return denoiser.denoise(picture, (GRAIN_EXCESS if halvings else 1) * noise_sigma(picture))
 
 
 def without_impulses(plane: FloatImage) -> FloatImage:

@@ -27,7 +27,7 @@ LONGEST = 256
 _SUPERSAMPLING = 15
 """Points along each side of a pixel at which a shape's coverage of it is counted."""
 
-_NUMBER = r"\d+(?:\.\d*)?|\.\d+"
+_NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 _FORMS = "auto, motion:LENGTH,ANGLE, defocus:RADIUS, gaussian:SIGMA or an image file"
 
 
@@ -104,7 +104,7 @@ def parse(text: str) -> PointSpread:
     Raises UsageError where it names none.
     """
     kind, _, parameters = text.partition(":")
-    if kind == "motion" and (found := re.fullmatch(rf"({_NUMBER}),(-?(?:{_NUMBER}))", parameters)):
+    if kind == "motion" and (found := re.fullmatch(rf"({_NUMBER}),(-?{_NUMBER})", parameters)):
         return motion(float(found[1]), float(found[2]))
     if kind in ("defocus", "gaussian") and re.fullmatch(_NUMBER, parameters):
         return defocus(float(parameters)) if kind == "defocus" else gaussian(float(parameters))
