@@ -88,9 +88,9 @@ def test_a_learned_prior_gains_a_decibel_more(bundled: Bundled, photo: Photo) ->
 @pytest.mark.parametrize("method", WITHOUT_NETWORK)
 @pytest.mark.parametrize("spread", [motion(15, 30), defocus(4), gaussian(1.5)], ids=lambda spread: spread.kind)
 def test_every_method_improves_every_kind_of_blur(method: str, spread: PointSpread, photo: Photo) -> None:
-    clean, seen = blurred(photo, "camera", spread, 0.002)
+    clean, seen = blurred(photo, "camera", spread, 0.01)
     restored = deconvolve(seen, spread, method)
-    assert psnr(restored, clean) > psnr(seen, clean) + 1
+    assert psnr(restored, clean) > psnr(seen, clean) + 0.5
     assert restored.dtype == np.float32
 
 

@@ -90,11 +90,11 @@ class _Spectrum:
 
         ``transmitted``: its squared transfer function, as seen through the window.
         """
-        smooth = self.smooth
-        for _ in range(2):
-            expected = np.log(transmitted + self.noise / smooth)
+        expected = np.log(transmitted + _FAINT)
+        for _ in range(4):
             smooth = np.exp(self.basis @ (self.inverse @ (self.log_power - expected)))
-        rest = self.log_power - np.log(smooth * transmitted + self.noise)
+            expected = np.log(transmitted + self.noise / smooth)
+        rest = self.log_power - expected - np.log(smooth)
         return 1 - _scatter(rest, self.weight) / self.scatter
 
 
@@ -105,10 +105,10 @@ def _measure(rgb: FloatImage, side: int) -> _Spectrum:
     radius = np.hypot(down, across)
     # The lowest frequencies are the picture's composition, the highest a scanner's and a file format's.
     used = (radius > 2.5 / side) & (radius < 0.45) & ~((across == 0) & (down < 0))
-    noise = float(np.exp(np.quantile(log_power[(radius > 0.3) & used], 0.1)))
     x, y = (np.broadcast_to(f, radius.shape)[used] for f in (across, -down))
     radius, log_power = radius[used], log_power[used]
     log_radius, angle = np.log(radius / 0.1), np.arctan2(y, x)
+    noise = _floor(radius, angle, log_power)
     turns = [np.ones_like(angle), *(wave(k * angle) for k in (2, 4) for wave in (np.cos, np.sin))]
     basis = np.stack([*turns, *(turn * log_radius for turn in turns), log_radius**2], 1)
     weight, smooth, inverse = np.ones_like(radius), np.ones_like(radius), basis.T
@@ -120,6 +120,16 @@ def _measure(rgb: FloatImage, side: int) -> _Spectrum:
     weight /= weight.sum()
     scatter = _scatter(log_power - np.log(smooth), weight)
     return _Spectrum(side, x, y, radius, log_power, noise, basis, inverse, weight, smooth, scatter)
+
+
+def _floor(radius: Array, angle: Array, log_power: Array) -> float:
+    """The power of white noise: the mean in the quietest of the fields that rings and sectors cut high frequencies in."""
+    high = radius > 0.3
+    ring = ((radius[high] - 0.3) / 0.03).astype(int)
+    field = 8 * ring + ((angle[high] / np.pi + 0.5) * 8).astype(int) % 8
+    counts = np.maximum(np.bincount(field), 1)
+    means = np.bincount(field, log_power[high]) / counts
+    return float(np.exp(means[counts > 20].min()))
 
 
 def _log_power(rgb: FloatImage, side: int) -> Array:
@@ -154,6 +164,9 @@ def _scatter(rest: Array, weight: Array) -> float:
     rest = np.clip(rest - np.median(rest), -3, 2)
     return float(weight @ (rest - weight @ rest) ** 2)
 
+
+_FAINT = 3e-4
+"""The squared transfer function below which nothing is reckoned with, before noise is known."""
 
 _BLEED = 1 / 3
 """Mean square, in squared frequency bins, of how far the window smears the spectrum: a zero is seen filled by it."""

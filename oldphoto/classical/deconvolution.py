@@ -7,7 +7,7 @@ takes a picture for periodic, and a photo does not know what is beyond its edges
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.fft
@@ -259,5 +259,5 @@ def _transform(plane: FloatImage) -> Spectrum:
     return np.asarray(scipy.fft.rfft2(plane), np.complex64)
 
 
-def _inverse_transform(spectrum: NDArray[np.complexfloating], shape: tuple[int, ...]) -> FloatImage:
+def _inverse_transform(spectrum: NDArray[Any], shape: tuple[int, ...]) -> FloatImage:
     return np.asarray(scipy.fft.irfft2(spectrum, s=shape), np.float32)

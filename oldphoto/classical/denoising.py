@@ -69,6 +69,8 @@ def denoise(rgb: FloatImage, method: str = "auto", denoiser: Denoiser | None = N
             noise = estimate_noise(rgb)
         except PhotoError:  # too small or empty: there is no noise that could be told from a picture
             return Denoised(rgb.copy())
+        if noise.type == "none":
+            return Denoised(rgb.copy(), noise)
         result = fitting(rgb, noise, denoiser)
     elif method == "learned" and denoiser is not None:
         result = denoiser.denoise(rgb, noise_sigma(rgb))
