@@ -19,6 +19,7 @@ import scipy.special
 from numpy.typing import NDArray
 
 from oldphoto.arrays import FloatImage
+from oldphoto.classical.noise import is_uniform
 from oldphoto.classical.psf import PointSpread, defocus, motion
 from oldphoto.errors import PhotoError
 
@@ -47,7 +48,7 @@ class Blur:
 def estimate_blur(rgb: FloatImage) -> Blur | None:
     """The blur of a photo, H × W × 3 in [0, 1]; None where none shows: it is sharp, or blurred beyond telling."""
     side = min(PATCH, *rgb.shape[:2]) // 2 * 2
-    if side < SMALLEST or np.ptp(rgb) < 1 / 512:
+    if side < SMALLEST or is_uniform(rgb):
         return None
     spectrum = _measure(rgb, side)
     explained, psf = max((_fit_motion(spectrum), _fit_defocus(spectrum)), key=lambda fit: fit[0])
@@ -123,7 +124,7 @@ def _measure(rgb: FloatImage, side: int) -> _Spectrum:
 
 
 def _floor(radius: Array, angle: Array, log_power: Array) -> float:
-    """The power of white noise: the mean in the quietest of the fields that rings and sectors cut high frequencies in."""
+    """The power of white noise: the mean in the quietest of the fields that rings and sectors cut."""
     high = radius > 0.3
     ring = ((radius[high] - 0.3) / 0.03).astype(int)
     field = 8 * ring + ((angle[high] / np.pi + 0.5) * 8).astype(int) % 8

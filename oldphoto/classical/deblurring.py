@@ -11,6 +11,7 @@ import numpy as np
 from oldphoto.arrays import FloatImage
 from oldphoto.classical.blind import estimate_blur, find_psf
 from oldphoto.classical.deconvolution import METHODS, check, deconvolve
+from oldphoto.classical.noise import is_uniform
 from oldphoto.classical.psf import PointSpread, parse
 from oldphoto.errors import UsageError
 
@@ -81,6 +82,8 @@ class Deblurrer:
 
     def prefilter(self, rgb: FloatImage) -> FloatImage:
         """Deblur a photo with the point-spread function given, or only if one is found with confidence."""
+        if is_uniform(rgb):
+            return rgb
         if self.psf is not None:
             return self.apply(rgb, self.psf, self.method)
         blur = estimate_blur(rgb)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from skimage import restoration
 
 from oldphoto.arrays import FloatImage
-from oldphoto.classical.noise import noise_sigma
+from oldphoto.classical.noise import is_uniform, noise_sigma
 from oldphoto.classical.psf import PointSpread, Spectrum, transfer
 from oldphoto.errors import PhotoError, UsageError
 
@@ -96,7 +96,7 @@ def check(rgb: FloatImage, psf: PointSpread | None = None) -> None:
         raise PhotoError(f"the point-spread function {psf.text} ({size}) is larger than the photo ({width} × {height})")
     if min(height, width) < 2:
         raise PhotoError(f"{width} × {height} px: too small to deblur")
-    if np.ptp(rgb) < 1 / 512:
+    if is_uniform(rgb):
         raise PhotoError("the picture is all of one value: there is nothing to deblur")
 
 

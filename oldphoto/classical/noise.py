@@ -67,6 +67,11 @@ def estimate_noise(rgb: FloatImage) -> Noise:
     return Noise(TYPES[index], round(measured.levels[TYPES[index]], 4), round(float(probabilities[index]), 3))
 
 
+def is_uniform(rgb: FloatImage) -> bool:
+    """Whether a picture is all of one value (to half a step of 8 bits), so that there is nothing to measure in it."""
+    return bool(np.ptp(rgb) < 1 / 512)
+
+
 def noise_sigma(rgb: FloatImage) -> float:
     """The standard deviation of a photo's white noise, of 1, whatever its type; 0 where nothing can be measured."""
     if min(rgb.shape[:2]) < _SMALLEST:
@@ -91,7 +96,7 @@ def measure(rgb: FloatImage) -> Measurement:
         raise PhotoError(
             f"{rgb.shape[1]} × {rgb.shape[0]} px: too small to measure its noise ({_SMALLEST} px at least)"
         )
-    if np.ptp(rgb) < 1 / 512:
+    if is_uniform(rgb):
         raise PhotoError("the picture is all of one value: there is nothing to measure")
     samples = _samples(rgb)
     planes = [plane for sample in samples for plane in _planes(sample)]
