@@ -3,9 +3,10 @@
 Blur multiplies the spectrum by a transfer function whose zeros show: parallel dark bands for motion, rings for defocus.
 As in homomorphic estimation (Cannon, *Blind Deconvolution of Spatially Invariant Image Blurs with Phase*, TASSP 1976)
 the log power spectra of many patches are averaged: what the patches show averages out, the blur stays. From the average
-a smooth model of a sharp photo's spectrum is subtracted. Candidates come from the cepstrum, where motion over L px
-leaves a dip at distance L in its direction, and for defocus from all radii; each is then fitted to the spectrum, window
-and noise included, and the kind is decided by which fits.
+a smooth model of a sharp photo's spectrum is subtracted. What is left is matched with the bands of every length and
+angle of motion: a Radon transform sums along such bands, a cepstrum has a dip for their spacing, and this does both at
+once. The best candidates, and all radii of a disc, are then fitted to the spectrum, window and noise included, and the
+kind is decided by which fits.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from oldphoto.errors import PhotoError
 
 Array = NDArray[np.float64]
 
-PATCH, SMALLEST = 192, 48
+PATCH, SMALLEST = 192, 64
 """Sides of the patches, px, whose spectra are averaged; in a photo smaller than SMALLEST no blur can be told."""
 
 MOST_PATCHES = 36
@@ -33,7 +34,7 @@ MOST_PATCHES = 36
 LENGTHS, RADII = (3.0, 64.0), (1.5, 24.0)
 """Lengths of motion and radii of defocus looked for, px, as far as they fit a quarter of a patch."""
 
-FOUND, CERTAIN = 0.1, 0.3
+FOUND, CERTAIN = 0.15, 0.3
 """Shares of the spectrum's structure that a blur explains: to the first it is none, from the second on certain."""
 
 
@@ -130,7 +131,7 @@ def _floor(radius: Array, angle: Array, log_power: Array) -> float:
     field = 8 * ring + ((angle[high] / np.pi + 0.5) * 8).astype(int) % 8
     counts = np.maximum(np.bincount(field), 1)
     means = np.bincount(field, log_power[high]) / counts
-    return float(np.exp(means[counts > 20].min()))
+    return float(np.exp(means[counts > np.median(counts) / 2].min()))
 
 
 def _log_power(rgb: FloatImage, side: int) -> Array:
@@ -196,7 +197,7 @@ def _fit_motion(spectrum: _Spectrum) -> tuple[float, PointSpread]:
         return spectrum.explained(_motion_transmitted(spectrum, length, angle))
 
     best = max((_refine(explained, candidate) for candidate in _motion_candidates(spectrum)), key=lambda fit: fit[0])
-    return best[0], motion(max(1.0, round(best[1], 1)), round(best[2] % 180, 1))
+    return best[0], motion(round(best[1], 1), round(best[2] % 180, 1))
 
 
 def _refine(explained: Callable[[float, float], float], start: tuple[float, float]) -> tuple[float, float, float]:
@@ -206,7 +207,7 @@ def _refine(explained: Callable[[float, float], float], start: tuple[float, floa
     along, turn = 0.7, min(8.0, 60 / length)
     while along > 0.05:
         around = [(best[1] + i * along, best[2] + j * turn) for i, j in ((-1, 0), (1, 0), (0, -1), (0, 1))]
-        better = max((explained(max(at[0], 1.0), at[1]), *at) for at in around)
+        better = max((explained(*at), *at) for at in around if at[0] >= LENGTHS[0])
         if better[0] > best[0]:
             best = better
         else:
@@ -257,5 +258,5 @@ def _fit_defocus(spectrum: _Spectrum) -> tuple[float, PointSpread]:
 
     coarse = np.arange(RADII[0], min(RADII[1], spectrum.side / 8), 0.4)
     middle = max(coarse, key=explained)
-    best = max(np.arange(middle - 0.4, middle + 0.4, 0.05), key=explained)
+    best = max(np.arange(max(RADII[0], middle - 0.4), middle + 0.4, 0.05), key=explained)
     return explained(best), defocus(round(float(best), 2))
