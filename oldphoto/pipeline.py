@@ -13,10 +13,9 @@ import numpy as np
 from oldphoto.arrays import FloatImage
 from oldphoto.blending import blend
 from oldphoto.errors import PhotoError, UsageError
-from oldphoto.faces import Face, FaceFinder, FaceRefiner, crop_face
+from oldphoto.faces import Face, crop_face
 from oldphoto.pyramid import strips
-from oldphoto.scratches import ScratchDetector
-from oldphoto.translation import Translator
+from oldphoto.stages import face_finder, face_refiner, scratch_detector, translator
 
 
 @dataclass(frozen=True)
@@ -24,13 +23,15 @@ class RestoreOptions:
     """What a restoration does.
 
     ``with_scratch``: find and repair structured damage; ``faces``: refine faces; ``strength``: share of the whole
-    change, 0 to 1; ``tile``: side of the tiles in px (smaller needs less memory), None for the default.
+    change, 0 to 1; ``tile``: side of the tiles in px (smaller needs less memory), None for the default;
+    ``large_scans``: of the published networks, those for large scans.
     """
 
     with_scratch: bool = False
     faces: bool = True
     strength: float = 1.0
     tile: int | None = None
+    large_scans: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,11 @@ class Restorer:
         if not 0 <= options.strength <= 1:
             raise UsageError(f"strength {options.strength}: must be between 0 and 1")
         self.options = options
-        self.detector = ScratchDetector(device, checkpoints, options.tile) if options.with_scratch else None
-        self.translator = Translator(device, checkpoints, options.tile)
-        self.finder = FaceFinder() if options.faces else None
-        self.refiner = FaceRefiner(device, checkpoints) if options.faces else None
+        masked, large = options.with_scratch, options.large_scans
+        self.detector = scratch_detector(device, checkpoints, options.tile) if masked else None
+        self.translator = translator(device, checkpoints, options.tile, masked, large)
+        self.finder = face_finder(checkpoints) if options.faces else None
+        self.refiner = face_refiner(device, checkpoints, large) if options.faces else None
 
     def restore(self, rgb: FloatImage, mask: FloatImage | None = None, gray: bool = False) -> Restoration:
         """Restore one photo; the input is not changed.

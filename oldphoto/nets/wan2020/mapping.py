@@ -37,7 +37,10 @@ class PartialNonLocal(nn.Module):
         # A picture without any intact place has no keys: it attends to everything, and the result is put to zero.
         some = weight.amax(-1, keepdim=True) > 0
         bias = torch.where(some, weight, 1).log().to(x.dtype)
-        query, key, value = (layer(x).flatten(2).transpose(1, 2)[:, None] for layer in (self.theta, self.phi, self.g))
+        # The kernels that keep no matrix of all pairs want channels last in memory.
+        query, key, value = (
+            layer(x).flatten(2).transpose(1, 2).contiguous()[:, None] for layer in (self.theta, self.phi, self.g)
+        )
         attended = F.scaled_dot_product_attention(query, key, value, bias, scale=1.0) * some
         filled = self.res_block(self.W(attended[:, 0].transpose(1, 2).reshape(x.shape)))
         output: Tensor = intact * x + (1 - intact) * filled
