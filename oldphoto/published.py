@@ -24,7 +24,7 @@ from oldphoto import checkpoints
 from oldphoto.arrays import FloatImage
 from oldphoto.errors import CheckpointError
 from oldphoto.faces import CANONICAL, CROP, Face, FaceFinder
-from oldphoto.nets.wan2020.detector import LUMA, Detector
+from oldphoto.nets.wan2020.detector import Detector
 from oldphoto.nets.wan2020.faces import FaceGenerator
 from oldphoto.nets.wan2020.translation import Translation
 from oldphoto.pyramid import strips
@@ -35,6 +35,9 @@ DETECTOR_SIDE = 256
 
 THRESHOLD = 0.4
 """Probability from which on a pixel counts as damaged."""
+
+_LUMA = np.array([19595, 38470, 7471], np.int32)
+"""ITU-R BT.601 in units of 2^-16."""
 
 GROWTH = 3
 """Pixels by which the mask is grown for the networks for large scans."""
@@ -54,13 +57,9 @@ _LACKING = {
     "hr": "the network that repairs damage in large scans",
 }
 
-EYES = np.array([[167.0, 108.5], [89.0, 108.5]]) * CROP / 256
-"""Centres of the eyes, (x, y) in px, on the published square; the left one of the picture last."""
-
-# Centres of both eyes on either square as columns, and how much larger the face is on the published one.
-_OWN = CANONICAL[:4].reshape(2, 2, 2).mean(1)
-_EYES, _OWN_EYES = (points.mean(0)[:, None] for points in (EYES, _OWN))
-_SCALE = np.ptp(EYES[:, 0]) / np.ptp(_OWN[:, 0])
+_PLACES = np.array([[196, 226], [316, 226], [256, 286], [220, 360.4], [292, 360.4]]) / 256 - 1
+TEMPLATE = CROP * (1.3 * _PLACES + 1) / 2
+"""Centres of the eyes, tip of the nose and corners of the mouth on the published square, (x, y) in px."""
 
 
 class PublishedDetector:
@@ -103,11 +102,11 @@ def detector_size(height: int, width: int) -> tuple[int, int]:
 
 
 def _gray(rgb: FloatImage) -> FloatImage:
-    """The luma of a photo in the 256 levels that the detector was trained with."""
+    """The luma of a photo in the 256 levels that the detector was trained with, rounded as Pillow rounds it."""
     gray = np.empty(rgb.shape[:2], np.float32)
     for rows in strips(len(gray)):
-        levels = np.round(rgb[rows].clip(0, 1) * 255) @ np.array(LUMA)
-        gray[rows] = np.floor(levels + 0.5) / 255
+        levels = np.round(rgb[rows].clip(0, 1) * 255).astype(np.int32)
+        gray[rows] = (levels @ _LUMA + (1 << 15) >> 16) / np.float32(255)
     return gray
 
 
@@ -193,13 +192,31 @@ class PublishedFaceFinder(FaceFinder):
 
 
 class PublishedFace(Face):
-    """A face whose crop is the published square, where it is a little larger than on the project's own."""
+    """A face whose crop is the published square, on which it is a little larger than on the project's own."""
 
     @cached_property
     def transform(self) -> NDArray[np.float64]:
         """The similarity, 2 × 3, from photo to crop."""
-        own = Face(self.box, self.landmarks, self.score).transform
-        return np.hstack([_SCALE * own[:, :2], _SCALE * (own[:, 2:] - _OWN_EYES) + _EYES])
+        return np.asarray(cv2.invertAffineTransform(similarity(_LANDMARKS, self.landmarks)), np.float64)
+
+
+def similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The similarity, 2 × 3, that takes points N × 2 nearest to others: least squares (Umeyama, PAMI 1991)."""
+    a, b = (points[:, 0] + 1j * points[:, 1] for points in (source, target))
+    centred = a - a.mean()
+    factor = np.vdot(centred, b - b.mean()) / np.vdot(centred, centred)
+    shift = b.mean() - factor * a.mean()
+    return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
+
+
+def _landmarks() -> NDArray[np.float64]:
+    """The project's five landmarks on the published square: put there by the eyes, which both templates have."""
+    eyes = np.array([CANONICAL[2:4].mean(0), CANONICAL[:2].mean(0)])
+    place = similarity(eyes, TEMPLATE[:2])
+    return np.asarray(CANONICAL @ place[:, :2].T + place[:, 2])
+
+
+_LANDMARKS = _landmarks()
 
 
 class PublishedRefiner:
