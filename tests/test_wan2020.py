@@ -1,4 +1,4 @@
-"""The published networks: the official code's names, shapes and outputs, and attention in memory linear in the pixels."""
+"""The published networks: names, shapes and outputs of the official code; attention in memory linear in the pixels."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_damaged_patch_becomes_the_intact_one_most_like_it():
     x[..., 4:6, 4:6] = 1.5 * x[..., :2, 2:4] + 0.01  # in the hole: like that patch, but stronger
     damaged = torch.zeros(1, 1, 8, 8)
     damaged[..., 4:6, 4:6] = 1
-    composed = net._composed(x, damaged)
+    composed = net.composed(x, damaged)
     assert torch.equal(composed[..., 4:6, 4:6], x[..., :2, 2:4])
     composed[..., 4:6, 4:6] = x[..., 4:6, 4:6]
     assert torch.equal(composed, x)
@@ -85,7 +85,7 @@ def test_a_damaged_patch_becomes_the_intact_one_most_like_it():
 def test_nothing_to_replace_patches_by_is_no_error():
     net = PatchAttention(4, 2)
     x = torch.randn(1, 4, 8, 8)
-    assert torch.equal(net._composed(x, torch.ones(1, 1, 8, 8)), x)
+    assert torch.equal(net.composed(x, torch.ones(1, 1, 8, 8)), x)
 
 
 @pytest.mark.parametrize("kind", ["quality", "scratch", "hr"])

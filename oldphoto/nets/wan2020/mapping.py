@@ -67,12 +67,12 @@ class PatchAttention(nn.Module):
         x = self.res_block(z)
         damaged = (F.interpolate(mask, x.shape[-2:], mode="bilinear", align_corners=False) > 0).to(x.dtype)
         composed = torch.cat(
-            [self._composed(*pair) for pair in zip(torch.split(x, 1), torch.split(damaged, 1), strict=True)]
+            [self.composed(*pair) for pair in zip(torch.split(x, 1), torch.split(damaged, 1), strict=True)]
         )
         output: Tensor = self.F_Combine(torch.cat([z, composed, damaged], 1))
         return output
 
-    def _composed(self, x: Tensor, damaged: Tensor) -> Tensor:
+    def composed(self, x: Tensor, damaged: Tensor) -> Tensor:
         """One picture's features, 1 × C × h × w, with its damaged patches replaced."""
         hole = F.unfold(damaged, self.patch, stride=self.patch)[0].mean(0) > self._DAMAGED
         if not hole.any() or hole.all():  # nothing to replace, or nothing to replace it by
