@@ -117,7 +117,9 @@ def find(name: str, folder: Path | None = None) -> tuple[Path, Record]:
     where = checkpoint_folder(folder)
     record = read_manifest(where).get(name)
     if record is None:
-        raise CheckpointError(f"{where / MANIFEST}: no network '{name}' in it; {_REMEDY}")
+        imported = where == installed_folder(PUBLISHED)
+        remedy = "import its files too: oldphoto weights import FILES --as published" if imported else _REMEDY
+        raise CheckpointError(f"{where / MANIFEST}: no network '{name}' in it; {remedy}")
     return where, record
 
 
