@@ -13,9 +13,9 @@ import numpy as np
 from oldphoto.arrays import FloatImage
 from oldphoto.blending import blend
 from oldphoto.errors import PhotoError, UsageError
-from oldphoto.faces import Face, crop_face
+from oldphoto.faces import Face, FaceFinder, crop_face
 from oldphoto.pyramid import strips
-from oldphoto.stages import face_finder, face_refiner, scratch_detector, translator
+from oldphoto.stages import face_refiner, scratch_detector, translator
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Restorer:
         masked, large = options.with_scratch, options.large_scans
         self.detector = scratch_detector(device, checkpoints, options.tile) if masked else None
         self.translator = translator(device, checkpoints, options.tile, masked, large)
-        self.finder = face_finder(checkpoints) if options.faces else None
+        self.finder = FaceFinder() if options.faces else None
         self.refiner = face_refiner(device, checkpoints, large) if options.faces else None
 
     def restore(self, rgb: FloatImage, mask: FloatImage | None = None, gray: bool = False) -> Restoration:

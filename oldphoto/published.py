@@ -11,7 +11,6 @@ a larger one in overlapping tiles that fade into each other, each by its own sta
 from __future__ import annotations
 
 import threading
-from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -23,7 +22,7 @@ from torch import Tensor
 from oldphoto import checkpoints
 from oldphoto.arrays import FloatImage
 from oldphoto.errors import CheckpointError
-from oldphoto.faces import CANONICAL, CROP, Face, FaceFinder
+from oldphoto.faces import CANONICAL, CROP
 from oldphoto.nets.wan2020.detector import Detector
 from oldphoto.nets.wan2020.faces import FaceGenerator
 from oldphoto.nets.wan2020.translation import Translation
@@ -60,6 +59,19 @@ _LACKING = {
 _PLACES = np.array([[196, 226], [316, 226], [256, 286], [220, 360.4], [292, 360.4]]) / 256 - 1
 TEMPLATE = CROP * (1.3 * _PLACES + 1) / 2
 """Centres of the eyes, tip of the nose and corners of the mouth on the published square, (x, y) in px."""
+
+
+def similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The similarity, 2 × 3, that takes points N × 2 nearest to others: least squares (Umeyama, PAMI 1991)."""
+    a, b = (points[:, 0] + 1j * points[:, 1] for points in (source, target))
+    centred = a - a.mean()
+    factor = np.vdot(centred, b - b.mean()) / np.vdot(centred, centred)
+    shift = b.mean() - factor * a.mean()
+    return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
+
+
+SQUARE = similarity(np.array([CANONICAL[2:4].mean(0), CANONICAL[:2].mean(0)]), TEMPLATE[:2])
+"""From the project's own crop to the published square, where a face is a little larger; eyes are put on eyes."""
 
 
 class PublishedDetector:
@@ -183,46 +195,10 @@ class PublishedTranslator:
             return self._nets[name]
 
 
-class PublishedFaceFinder(FaceFinder):
-    """Finds faces as `oldphoto.faces.FaceFinder`, and cuts them out as the published face networks know them."""
-
-    def find(self, rgb: FloatImage) -> list[Face]:
-        """Faces of a photo, H × W × 3 in [0, 1], from left to right; none is an empty list."""
-        return [PublishedFace(face.box, face.landmarks, face.score) for face in super().find(rgb)]
-
-
-class PublishedFace(Face):
-    """A face whose crop is the published square, on which it is a little larger than on the project's own."""
-
-    @cached_property
-    def transform(self) -> NDArray[np.float64]:
-        """The similarity, 2 × 3, from photo to crop."""
-        return np.asarray(cv2.invertAffineTransform(similarity(_LANDMARKS, self.landmarks)), np.float64)
-
-
-def similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The similarity, 2 × 3, that takes points N × 2 nearest to others: least squares (Umeyama, PAMI 1991)."""
-    a, b = (points[:, 0] + 1j * points[:, 1] for points in (source, target))
-    centred = a - a.mean()
-    factor = np.vdot(centred, b - b.mean()) / np.vdot(centred, centred)
-    shift = b.mean() - factor * a.mean()
-    return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
-
-
-def _landmarks() -> NDArray[np.float64]:
-    """The project's five landmarks on the published square: put there by the eyes, which both templates have."""
-    eyes = np.array([CANONICAL[2:4].mean(0), CANONICAL[:2].mean(0)])
-    place = similarity(eyes, TEMPLATE[:2])
-    return np.asarray(CANONICAL @ place[:, :2].T + place[:, 2])
-
-
-_LANDMARKS = _landmarks()
-
-
 class PublishedRefiner:
     """Makes faces anew, face after face, with a network loaded once.
 
-    ``large_scans``: the network for 512-px faces. The crops of the pipeline have 256 px; they are enlarged for it.
+    ``large_scans``: the network for 512-px faces. The pipeline's crops have 256 px; they are enlarged for it.
     Raises CheckpointError or UsageError for missing weights or an unknown device.
     """
 
@@ -233,12 +209,18 @@ class PublishedRefiner:
         self.net = net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def refine(self, crop: FloatImage) -> FloatImage:
-        """The refined face of a crop of a `PublishedFace`, CROP × CROP × 3 in [0, 1]."""
-        size = self.net.size
-        seen = crop if size == CROP else np.asarray(cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC))
+        """The refined face of a canonical crop, CROP × CROP × 3 in [0, 1]; what the square leaves out stays."""
+        size, ratio = self.net.size, self.net.size / CROP
+        seen = cv2.warpAffine(
+            crop, ratio * SQUARE, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
+        )
+        seen = np.asarray(seen.clip(0, 1), np.float32)
         tensor = torch.from_numpy(seen)[None].permute(0, 3, 1, 2).to(self.device)
         with torch.inference_mode():
-            made = self.net(tensor)[0].permute(1, 2, 0).cpu().numpy()
-        if size != CROP:
-            made = cv2.resize(made, (CROP, CROP), interpolation=cv2.INTER_AREA)
-        return np.asarray(np.clip(made, 0, 1), np.float32)
+            change = self.net(tensor)[0].permute(1, 2, 0).cpu().numpy() - seen
+        back = SQUARE.copy()
+        if ratio != 1:
+            change = cv2.resize(change, (CROP, CROP), interpolation=cv2.INTER_AREA)
+            back[:, 2] -= (ratio - 1) / (2 * ratio)  # pixels' centres, not their corners, were put on each other
+        change = cv2.warpAffine(change, back, (CROP, CROP), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        return np.asarray(np.clip(crop + change, 0, 1), np.float32)

@@ -12,8 +12,8 @@ from typing import Protocol
 from oldphoto import checkpoints
 from oldphoto.arrays import FloatImage
 from oldphoto.errors import UsageError
-from oldphoto.faces import FaceFinder, FaceRefiner
-from oldphoto.published import PublishedDetector, PublishedFaceFinder, PublishedRefiner, PublishedTranslator
+from oldphoto.faces import FaceRefiner
+from oldphoto.published import PublishedDetector, PublishedRefiner, PublishedTranslator
 from oldphoto.scratches import ScratchDetector
 from oldphoto.translation import Translator
 
@@ -64,11 +64,6 @@ def translator(
     published = PublishedTranslator(device, folder, tile, large_scans)
     published.name_for(masked)
     return published
-
-
-def face_finder(folder: Path | None = None) -> FaceFinder:
-    """What finds the faces for the third stage. Raises CheckpointError."""
-    return PublishedFaceFinder() if _published("faces", folder) else FaceFinder()
 
 
 def face_refiner(device: str = "auto", folder: Path | None = None, large_scans: bool = False) -> Refines:

@@ -16,14 +16,13 @@ from torch import Tensor, nn
 from oldphoto import checkpoints, published
 from oldphoto.arrays import FloatImage
 from oldphoto.errors import CheckpointError
-from oldphoto.faces import CROP, FaceFinder, crop_face
+from oldphoto.faces import CANONICAL, FaceFinder, crop_face
 from oldphoto.nets.wan2020.detector import Detector
 from oldphoto.nets.wan2020.faces import FaceGenerator
 from oldphoto.nets.wan2020.translation import Translation
 from oldphoto.published import (
     TEMPLATE,
     PublishedDetector,
-    PublishedFaceFinder,
     PublishedRefiner,
     PublishedTranslator,
     detector_size,
@@ -176,19 +175,42 @@ def test_the_mask_has_the_size_of_the_photo(folder, shape):
 # Faces
 
 
-def test_the_crop_is_the_square_that_the_face_networks_know(photo: Photo):
-    (face,) = PublishedFaceFinder().find(photo("astronaut"))
-    placed = face.landmarks @ face.transform[:, :2].T + face.transform[:, 2]
-    eyes = np.array([placed[2:4].mean(0), placed[:2].mean(0)])
-    assert np.abs(eyes - TEMPLATE[:2]).max() < 4  # of 256 px: the nose has a say as well
-    (own,) = FaceFinder().find(photo("astronaut"))
-    assert face.magnification > 1.1 * own.magnification
+@pytest.fixture(scope="module")
+def crop(photo: Photo) -> FloatImage:
+    (face,) = FaceFinder().find(photo("astronaut"))
+    return crop_face(photo("astronaut"), face)
 
 
 @pytest.mark.parametrize("large_scans", [False, True])
-def test_a_face_is_refined_on_its_square(folder, photo: Photo, large_scans):
-    (face,) = PublishedFaceFinder().find(photo("astronaut"))
-    crop = crop_face(photo("astronaut"), face)
-    refined = PublishedRefiner("cpu", folder, large_scans).refine(crop)
-    assert refined.shape == (CROP, CROP, 3)
-    assert 0 <= refined.min() < refined.max() <= 1
+def test_the_face_network_sees_the_eyes_where_it_knows_them(folder, crop, large_scans):
+    refiner = PublishedRefiner("cpu", folder, large_scans)
+    dots = crop.copy()
+    for x, y in np.round([CANONICAL[2:4].mean(0), CANONICAL[:2].mean(0)]).astype(int):
+        dots[y - 2 : y + 3, x - 2 : x + 3] = (0, 1, 0)
+    seen: list[Tensor] = []
+    refiner.net.register_forward_pre_hook(lambda _, given: seen.append(given[0][0]))
+    refiner.refine(dots)
+    red, green, blue = seen[0]
+    ys, xs = torch.nonzero((green > 0.8) & (red + blue < 0.4), as_tuple=True)
+    scale = seen[0].shape[1] / 256
+    for x, y in scale * TEMPLATE[:2]:
+        near = (xs - x).abs() + (ys - y).abs() < 12 * scale
+        assert abs(float(xs[near].double().mean()) - x) < 1.5 * scale
+        assert abs(float(ys[near].double().mean()) - y) < 1.5 * scale
+
+
+@pytest.mark.parametrize("large_scans", [False, True])
+def test_a_network_that_changes_nothing_changes_nothing(folder, crop, large_scans, monkeypatch):
+    refiner = PublishedRefiner("cpu", folder, large_scans)
+    monkeypatch.setattr(refiner.net, "forward", lambda face: face)
+    np.testing.assert_allclose(refiner.refine(crop), crop, atol=1e-6)
+
+
+@pytest.mark.parametrize("large_scans", [False, True])
+def test_what_the_network_changes_comes_to_its_place(folder, crop, large_scans, monkeypatch):
+    """Darkening all that the network sees darkens the middle of the crop alike, without a shift."""
+    refiner = PublishedRefiner("cpu", folder, large_scans)
+    monkeypatch.setattr(refiner.net, "forward", lambda face: 0.5 * face)
+    middle = slice(64, 192)
+    np.testing.assert_allclose(refiner.refine(crop)[middle, middle], 0.5 * crop[middle, middle], atol=0.06)
+    assert np.abs(refiner.refine(crop) - 0.5 * crop)[middle, middle].mean() < 0.004
