@@ -24,7 +24,7 @@ _PICTURE, _MASK = (3, _SIDE, _SIDE), (1, _SIDE, _SIDE)
 _RUNS: dict[tuple[str, str], tuple[type[nn.Module], tuple[tuple[int, ...], ...], str]] = {
     (COMPACT, "scratches"): (ScratchUNet, (_PICTURE,), "megapixel"),
     (COMPACT, "tone"): (ToneNet, ((3, ToneNet.SIDE, ToneNet.SIDE),), "photo"),
-    (COMPACT, "translation"): (TranslationNet, (_PICTURE, _MASK), "megapixel"),
+    (COMPACT, "translation"): (TranslationNet, (_PICTURE, _MASK, _PICTURE), "megapixel"),
     (COMPACT, "faces"): (FaceNet, ((3, 256, 256),), "face"),
     (PUBLISHED, "scratches"): (Detector, ((1, 256, 384),), "photo"),
     (PUBLISHED, "translation"): (Translation, (_PICTURE, _MASK), "megapixel"),

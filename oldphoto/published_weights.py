@@ -179,7 +179,10 @@ def import_published(paths: Sequence[Path], folder: Path | None = None, ignore_e
     folder = folder or checkpoints.installed_folder(checkpoints.PUBLISHED)
     read = find_released(paths)
     complete = {name: made for name, made in NETWORKS.items() if set(made.parts.values()) <= set(read)}
-    missing = {part: made.purpose for made in NETWORKS.values() for part in made.parts.values() if part not in read}
+    missing: dict[str, str] = {}
+    for made in NETWORKS.values():
+        for file in (RELEASED[part][0] for part in made.parts.values() if part not in read):
+            missing[file] = f"{missing[file]} and {made.purpose}" if file in missing else made.purpose
     if not complete:
         raise UsageError(f"no network is complete; missing: {', '.join(missing)}")
     weights = {name: read_released(name, path, ignore_extra) for name, path in read.items()}

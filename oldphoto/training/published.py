@@ -36,6 +36,7 @@ from oldphoto.training.datasets import (
     Maker,
     batches,
     load_images,
+    load_scenes,
     plain_crops,
     scratch_examples,
     to_float,
@@ -146,7 +147,7 @@ def _scratches(settings: Settings) -> Task:
     require_crop(settings, 32)
     config = {"width": WIDTH}
     net = _begun(Detector, "scratches", config, settings)
-    photos, textures = load_images(settings.data, "photos"), load_images(settings.data, "textures", "L")
+    photos, textures = load_scenes(settings.data), load_images(settings.data, "textures", "L")
 
     def losses(batch: Batch) -> Losses:
         logits = net(batch["photo"]).float()
@@ -162,7 +163,7 @@ def _autoencoders(settings: Settings) -> Task:
     config = {"width": WIDTH}
     nets = _begun(Autoencoders, "autoencoders", config, settings)
     adversary = channels_last(LatentDiscriminator(WIDTH), settings.device)
-    photos, textures = load_images(settings.data, "photos"), load_images(settings.data, "textures", "L")
+    photos, textures = load_scenes(settings.data), load_images(settings.data, "textures", "L")
     made = _stream(translation_examples(photos, textures, settings.crop), settings)
     found = _stream(plain_crops(load_images(settings.data, "old"), settings.crop), settings)
     latents: list[Tensor] = []
@@ -200,7 +201,7 @@ def _translation(settings: Settings) -> Task:
         channels_last(part, settings.device) for part in (stages.old.encoder, stages.clean.decoder)
     )
     target = channels_last(stages.clean.encoder, settings.device)
-    photos, textures = load_images(settings.data, "photos"), load_images(settings.data, "textures", "L")
+    photos, textures = load_scenes(settings.data), load_images(settings.data, "textures", "L")
 
     def losses(batch: Batch) -> Losses:
         holed = torch.where(batch["mask"] > 0.5, 1, batch["photo"])
