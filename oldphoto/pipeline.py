@@ -14,10 +14,9 @@ from oldphoto.arrays import FloatImage
 from oldphoto.blending import blend
 from oldphoto.classical.deblurring import Deblurrer
 from oldphoto.errors import PhotoError, UsageError
-from oldphoto.faces import Face, FaceFinder, FaceRefiner, crop_face
+from oldphoto.faces import Face, FaceFinder, crop_face
 from oldphoto.pyramid import strips
-from oldphoto.scratches import ScratchDetector
-from oldphoto.translation import Translator
+from oldphoto.stages import face_refiner, scratch_detector, translator
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,8 @@ class RestoreOptions:
 
     ``with_scratch``: find and repair structured damage; ``faces``: refine faces; ``strength``: share of the whole
     change, 0 to 1; ``tile``: side of the tiles in px (smaller needs less memory), None for the default; ``deblur``:
-    "METHOD[:PSF]" to deblur first, "auto" to do so where blur is found with confidence.
+    "METHOD[:PSF]" to deblur first, "auto" to do so where blur is found with confidence; ``large_scans``: of the published networks,
+    those for large scans.
     """
 
     with_scratch: bool = False
@@ -34,6 +34,7 @@ class RestoreOptions:
     strength: float = 1.0
     tile: int | None = None
     deblur: str | None = None
+    large_scans: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,11 @@ class Restorer:
         self.deblurrer = (
             Deblurrer.from_text(options.deblur, device, checkpoints, options.tile) if options.deblur else None
         )
-        self.detector = ScratchDetector(device, checkpoints, options.tile) if options.with_scratch else None
-        self.translator = Translator(device, checkpoints, options.tile)
+        masked, large = options.with_scratch, options.large_scans
+        self.detector = scratch_detector(device, checkpoints, options.tile) if masked else None
+        self.translator = translator(device, checkpoints, options.tile, masked, large)
         self.finder = FaceFinder() if options.faces else None
-        self.refiner = FaceRefiner(device, checkpoints) if options.faces else None
+        self.refiner = face_refiner(device, checkpoints, large) if options.faces else None
 
     def restore(self, rgb: FloatImage, mask: FloatImage | None = None, gray: bool = False) -> Restoration:
         """Restore one photo; the input is not changed.

@@ -222,9 +222,9 @@ def finding_masks(*, device: str = "auto", checkpoints: Path | None = None, tile
     CheckpointError
         The weights are missing or altered.
     """
-    from oldphoto.scratches import ScratchDetector
+    from oldphoto.stages import scratch_detector
 
-    detector = ScratchDetector(device, checkpoints, tile)
+    detector = scratch_detector(device, checkpoints, tile)
 
     def work(job: Job) -> Result:
         watch = _Stopwatch()

@@ -29,6 +29,7 @@ class RestoreOptions:
     strength: float = 1.0
     tile: int | None = None
     deblur: str | None = None
+    large_scans: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,10 @@ def stage(monkeypatch):
     stage = Stage()
     pipeline = types.ModuleType("oldphoto.pipeline")
     pipeline.RestoreOptions, pipeline.Restorer, pipeline.Restoration = RestoreOptions, stage.restorer, Restoration
-    scratches = types.ModuleType("oldphoto.scratches")
-    scratches.ScratchDetector = stage.detector
+    stages = types.ModuleType("oldphoto.stages")
+    stages.scratch_detector = stage.detector
     monkeypatch.setitem(sys.modules, "oldphoto.pipeline", pipeline)
-    monkeypatch.setitem(sys.modules, "oldphoto.scratches", scratches)
+    monkeypatch.setitem(sys.modules, "oldphoto.stages", stages)
     return stage
 
 

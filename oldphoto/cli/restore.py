@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     "--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Quality of JPEG and WebP outputs."
 )
 @click.option("--save-masks", type=PathType(), metavar="DIR", help="Write the masks that were used here.")
+@click.option("--hr", "large_scans", is_flag=True, help="With --weights published: its networks for large scans.")
 @click.option("--report", type=PathType(), metavar="FILE.html", help="Write a page that compares before and after.")
 @network_options
 @batch_options
@@ -64,6 +65,7 @@ def restore(
     file_format: str,
     quality: int,
     save_masks: Path | None,
+    large_scans: bool,
     report: Path | None,
     device: str,
     tile: int | None,
@@ -97,7 +99,14 @@ def restore(
         from oldphoto.work import restoring
 
         return restoring(
-            RestoreOptions(with_scratch, not no_faces, strength, tile, deblur),
+            RestoreOptions(
+                with_scratch=with_scratch,
+                faces=not no_faces,
+                strength=strength,
+                tile=tile,
+                deblur=deblur,
+                large_scans=large_scans,
+            ),
             device=device,
             checkpoints=weights_folder(weights),
             quality=quality,
