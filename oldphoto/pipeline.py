@@ -25,8 +25,8 @@ class RestoreOptions:
 
     ``with_scratch``: find and repair structured damage; ``faces``: refine faces; ``strength``: share of the whole
     change, 0 to 1; ``tile``: side of the tiles in px (smaller needs less memory), None for the default; ``deblur``:
-    "METHOD[:PSF]" to deblur first, "auto" to do so where blur is found with confidence; ``large_scans``: of the published networks,
-    those for large scans.
+    "METHOD[:PSF]" to deblur first, "auto" to do so where blur is found with confidence; ``large_scans``: of the
+    published networks, those for large scans.
     """
 
     with_scratch: bool = False
