@@ -211,6 +211,7 @@ def _by_channel(rgb: FloatImage, function: Callable[[FloatImage], FloatImage]) -
 
 def _finished(rgb: FloatImage, result: FloatImage) -> FloatImage:
     """The result in [0, 1], gray where the photo is."""
+    result = result.reshape(rgb.shape)  # scikit-image drops axes of one pixel
     if np.ptp(rgb, 2).max() == 0:
         result = np.repeat(result.mean(2, keepdims=True), 3, 2)
     return np.ascontiguousarray(result.clip(0, 1), np.float32)
