@@ -170,7 +170,9 @@ class PublishedTranslator:
             record = self.records.get(name)
             if record and (record.config.get("kind", "quality") == kind or not masked):
                 return name
-        raise CheckpointError(f"{self.folder}: {_LACKING[kind]} is not here; import the files of it too")
+        raise CheckpointError(
+            f"{self.folder}: {_LACKING[kind]} is not here; import its files too (oldphoto weights import)"
+        )
 
     def translate(self, rgb: FloatImage, mask: FloatImage | None = None, strength: float = 1.0) -> FloatImage:
         """The clean version of a photo, H × W × 3 in [0, 1], of which ``mask`` (H × W, 1 = damaged) is repaired.
