@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -290,6 +290,34 @@ def ageing(*, seed: int = 0, severity: float | None = None, quality: int = 95) -
             damaged_share=float((aged.mask >= _DAMAGED).mean()),
             warnings=(*photo.warnings, *written),
         )
+
+    return work
+
+
+def filtering(change: Callable[[Photo, Job], FloatImage], stage: str, quality: int = 95) -> Work:
+    """Return the work that writes a photo with other pixels; gray ones stay gray.
+
+    Parameters
+    ----------
+    change
+        Makes the new pixels, H × W × 3 in [0, 1].
+    stage
+        What the log calls the time that it takes.
+    quality
+        The quality of JPEG and WebP, 1 to 100.
+    """
+
+    def work(job: Job) -> Result:
+        watch = _Stopwatch()
+        with watch.timing("read"):
+            photo = read_photo(job.source)
+        with watch.timing(stage):
+            rgb = change(photo, job)
+            if photo.gray:
+                rgb = np.repeat(rgb.mean(2, keepdims=True), 3, 2)
+        with watch.timing("write"):
+            written = write_photo(photo.with_rgb(rgb), job.target, format_of(job.target), quality)
+        return Result(seconds=watch.seconds, warnings=(*photo.warnings, *written))
 
     return work
 

@@ -28,6 +28,7 @@ class RestoreOptions:
     faces: bool = True
     strength: float = 1.0
     tile: int | None = None
+    deblur: str | None = None
     large_scans: bool = False
 
 

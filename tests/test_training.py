@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from oldphoto import checkpoints
 from oldphoto.arrays import ByteImage, FloatImage
 from oldphoto.errors import CheckpointError, UsageError
+from oldphoto.nets.denoiser import DenoiserNet
 from oldphoto.nets.facegan import FaceNet
 from oldphoto.nets.tone import ToneNet
 from oldphoto.nets.translation import TranslationNet
@@ -36,6 +37,7 @@ KINDS: dict[str, type[nn.Module]] = {
     "autoencoders": autoencoders.Autoencoders,
     "translation": TranslationNet,
     "faces": FaceNet,
+    "denoiser": DenoiserNet,
 }
 TRAINERS = pytest.mark.parametrize("name", KINDS)
 NEEDS_PERCEPTUAL = ("translation", "faces")

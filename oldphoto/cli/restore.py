@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     help="Your own masks, white = damaged: a file, or a folder with the names of the photos.",
 )
 @click.option("--no-faces", is_flag=True, help="Leave faces as they come out.")
+@click.option(
+    "--deblur",
+    metavar="METHOD[:PSF]",
+    help="Deblur first, by a method of oldphoto deblur; auto: only where blur is found with confidence.",
+)
 @click.option("--strength", type=ShareType(), default=1.0, show_default=True, help="0 = untouched, 1 = full.")
 @click.option(
     "--format",
@@ -55,6 +60,7 @@ def restore(
     with_scratch: bool,
     mask: Path | None,
     no_faces: bool,
+    deblur: str | None,
     strength: float,
     file_format: str,
     quality: int,
@@ -93,7 +99,14 @@ def restore(
         from oldphoto.work import restoring
 
         return restoring(
-            RestoreOptions(with_scratch, not no_faces, strength, tile, large_scans),
+            RestoreOptions(
+                with_scratch=with_scratch,
+                faces=not no_faces,
+                strength=strength,
+                tile=tile,
+                deblur=deblur,
+                large_scans=large_scans,
+            ),
             device=device,
             checkpoints=weights_folder(weights),
             quality=quality,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-NETWORKS = ("scratches", "tone", "autoencoders", "translation", "faces")
+NETWORKS = ("scratches", "tone", "autoencoders", "translation", "faces", "denoiser")
 
 
 @click.command()
