@@ -50,6 +50,9 @@ TILE, OVERLAP = 1024, 256
 _SMALLEST = 32
 """Sides below it are padded to it: deeper layers would have nothing to reflect or to normalise."""
 
+_LONGEST = 16384
+"""Long side, px, of what the detector sees, up to which its short side is DETECTOR_SIDE."""
+
 _LACKING = {
     "quality": "the network for photos without a mask",
     "scratch": "the network that repairs scratches",
@@ -95,9 +98,8 @@ class PublishedDetector:
         small = np.asarray(_resized(gray, detector_size(height, width)), np.float32)
         found = np.empty_like(small)
         run_tiled(self._network, (small,), found, self.net.multiple, self.device, TILE, OVERLAP)
-        rows, columns = (
-            np.arange(side) * part // side for side, part in zip((height, width), found.shape, strict=True)
-        )
+        rows = np.arange(height) * found.shape[0] // height
+        columns = np.arange(width) * found.shape[1] // width
         return np.asarray(found[rows[:, None], columns])
 
     def _network(self, gray: Tensor) -> Tensor:
@@ -106,11 +108,11 @@ class PublishedDetector:
 
 
 def detector_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width of the picture that the detector sees of a photo."""
-    long = (
-        max(round(max(height, width) / min(height, width) * DETECTOR_SIDE / Detector.multiple), 1) * Detector.multiple
-    )
-    return (DETECTOR_SIDE, long) if height <= width else (long, DETECTOR_SIDE)
+    """Height and width of the picture that the detector sees of a photo: small for a strip, which would be huge."""
+    ratio, step = max(height, width) / min(height, width), Detector.multiple
+    short = min(DETECTOR_SIDE, max(_SMALLEST, round(_LONGEST / ratio / step) * step))
+    long = round(ratio * short / step) * step
+    return (short, long) if height <= width else (long, short)
 
 
 def _gray(rgb: FloatImage) -> FloatImage:
@@ -168,7 +170,9 @@ class PublishedTranslator:
             record = self.records.get(name)
             if record and (record.config.get("kind", "quality") == kind or not masked):
                 return name
-        raise CheckpointError(f"{self.folder}: {_LACKING[kind]} is not here; import the files of it too")
+        raise CheckpointError(
+            f"{self.folder}: {_LACKING[kind]} is not here; import its files too (oldphoto weights import)"
+        )
 
     def translate(self, rgb: FloatImage, mask: FloatImage | None = None, strength: float = 1.0) -> FloatImage:
         """The clean version of a photo, H × W × 3 in [0, 1], of which ``mask`` (H × W, 1 = damaged) is repaired.

@@ -132,13 +132,11 @@ def read_released(name: str, path: Path, ignore_extra: bool = False) -> dict[str
     with torch.device("meta"):
         expected: dict[str, Tensor] = kind(**config).state_dict()
     extra = [key for key in content if key not in expected]
+    other = [key for key, value in expected.items() if key in content and _differs(content[key], value)]
     faults = [
         _listed("missing", [key for key in expected if key not in content]),
         _listed("extra", [] if ignore_extra else extra),
-        _listed(
-            "of another kind or shape",
-            [key for key in expected if key in content and _differs(content[key], expected[key])],
-        ),
+        _listed("of another kind or shape", other),
     ]
     if any(faults):
         remedy = "; --ignore-extra leaves what is extra out" if extra and not ignore_extra else ""
@@ -152,7 +150,7 @@ def read_released(name: str, path: Path, ignore_extra: bool = False) -> dict[str
 
 
 def _differs(value: object, expected: Tensor) -> bool:
-    if not isinstance(value, Tensor) or value.shape != expected.shape:
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.shape != expected.shape:
         return True
     return value.is_floating_point() != expected.is_floating_point()
 
@@ -185,13 +183,14 @@ def import_published(paths: Sequence[Path], folder: Path | None = None, ignore_e
             missing[file] = f"{missing[file]} and {made.purpose}" if file in missing else made.purpose
     if not complete:
         raise UsageError(f"no network is complete; missing: {', '.join(missing)}")
-    weights = {name: read_released(name, path, ignore_extra) for name, path in read.items()}
+    for name, path in read.items():  # all are looked at before any is kept; they are too large to be held meanwhile
+        read_released(name, path, ignore_extra)
     hashes = {name: checkpoints.sha256(path) for name, path in read.items()}
     for name, made in complete.items():
         record = {"run": "released", "files": {RELEASED[part][0]: hashes[part] for part in made.parts.values()}}
         checkpoints.save(
             name,
-            _joined(made, weights),
+            _joined(made, {part: read_released(part, read[part], ignore_extra) for part in made.parts.values()}),
             made.config,
             folder,
             record,

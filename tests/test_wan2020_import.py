@@ -117,7 +117,9 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_file_that_is_not_the_published_network_is_refused_and_nothing_kept(fault, old, home, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folder = released.write_all(tmp_path / "release")
+    folder = tmp_path / "release"
+    for name in ("detection", *QUALITY):
+        released.write(folder, name)
     path = released.write(folder, "VAE_B_quality", FAULTS[fault]("VAE_B_quality"), old)
     refused = import_from(folder)
     assert refused.exit_code == 2
@@ -130,8 +132,9 @@ def test_a_file_that_is_not_the_published_network_is_refused_and_nothing_kept(fa
 
 def test_a_file_of_another_kind_is_refused_without_running_it(home, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folder = released.write_all(tmp_path / "release")
-    path = released.path_of(folder, "mapping_quality")
+    folder = tmp_path / "release"
+    for name in ("detection", *QUALITY):
+        path = released.write(folder, name)
     for content in (b"", b"<html>404</html>", path.read_bytes()[:5000], pickle.dumps(Malice())):
         path.write_bytes(content)
         refused = import_from(folder)
@@ -142,8 +145,9 @@ def test_a_file_of_another_kind_is_refused_without_running_it(home, tmp_path, mo
 
 
 def test_extra_entries_are_left_out_when_asked(home, tmp_path):
-    folder = released.write_all(tmp_path / "release")
-    released.write(folder, "VAE_B_quality", FAULTS["extra"]("VAE_B_quality"))
+    folder = tmp_path / "release"
+    for name in QUALITY:
+        released.write(folder, name, FAULTS["extra"](name) if name == "VAE_B_quality" else None)
     assert import_from(folder, options=("--ignore-extra",)).exit_code == 0
     assert oldphoto("weights", "verify", "--weights", "published").exit_code == 0
 
@@ -165,7 +169,9 @@ def test_part_of_a_release_does_what_it_can_and_says_what_is_missing(home, portr
 
 
 def test_what_cannot_be_told_is_not_guessed(home, tmp_path):
-    folder = released.write_all(tmp_path / "release")
+    folder = tmp_path / "release"
+    for name in QUALITY:
+        released.write(folder, name)
     lost = tmp_path / "latest_net_G.pth"
     lost.write_bytes(released.path_of(folder, "VAE_A_quality").read_bytes())
     again = released.write(tmp_path / "again", "VAE_A_quality")
@@ -188,7 +194,7 @@ def test_weights_that_are_not_installed_are_asked_for(home, portrait, tmp_path):
 
 
 def test_an_altered_imported_file_is_found_and_refused(home, portrait, tmp_path):
-    assert import_from(released.write_all(tmp_path / "release")).exit_code == 0
+    assert import_from(*(released.write(tmp_path / "release", name) for name in QUALITY)).exit_code == 0
     path = home / "translation.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1

@@ -78,7 +78,7 @@ def test_nothing_of_what_is_damaged_reaches_the_result(folder, photo: Photo, lar
     mask = masked(*rgb.shape[:2])
     other = rgb.copy()
     other[mask > 0] = np.random.default_rng(0).random((int(mask.sum()), 3))
-    np.testing.assert_array_equal(translator.translate(rgb, mask), translator.translate(other, mask))
+    np.testing.assert_allclose(translator.translate(rgb, mask), translator.translate(other, mask), atol=1e-6)
 
 
 @pytest.mark.parametrize("large_scans", [False, True])
@@ -156,7 +156,13 @@ def test_tiles_that_differ_show_no_border():
 
 @pytest.mark.parametrize(
     ("shape", "size"),
-    [((300, 300), (256, 256)), ((96, 144), (256, 384)), ((2000, 1500), (336, 256)), ((7, 40), (256, 1456))],
+    [
+        ((300, 300), (256, 256)),
+        ((96, 144), (256, 384)),
+        ((2000, 1500), (336, 256)),
+        ((7, 40), (256, 1456)),
+        ((9000, 1), (288000, 32)),
+    ],
 )
 def test_the_detector_sees_a_short_side_of_256(shape, size):
     assert detector_size(*shape) == size
@@ -212,5 +218,5 @@ def test_what_the_network_changes_comes_to_its_place(folder, crop, large_scans, 
     refiner = PublishedRefiner("cpu", folder, large_scans)
     monkeypatch.setattr(refiner.net, "forward", lambda face: 0.5 * face)
     middle = slice(64, 192)
-    np.testing.assert_allclose(refiner.refine(crop)[middle, middle], 0.5 * crop[middle, middle], atol=0.06)
-    assert np.abs(refiner.refine(crop) - 0.5 * crop)[middle, middle].mean() < 0.004
+    error = np.abs(refiner.refine(crop) - 0.5 * crop)[middle, middle]
+    assert error.mean() < 0.004 and error.max() < 0.1
