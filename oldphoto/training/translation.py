@@ -16,7 +16,7 @@ from oldphoto.nets.mapping import Mapping
 from oldphoto.nets.translation import TranslationNet
 from oldphoto.nets.unet import ScratchUNet
 from oldphoto.prefill import prefill
-from oldphoto.scratches import graded
+from oldphoto.scratches import FAINT, graded
 from oldphoto.training import autoencoders, scratches
 from oldphoto.training.datasets import (
     Batch,
@@ -46,7 +46,9 @@ MASK_SHARES = (0.6, 0.25, 0.15)
 def damaged(batch: Batch, detector: ScratchUNet, shares: tuple[float, float, float] = MASK_SHARES) -> Batch:
     """Give a batch of `translation_examples` masks and prefilled holes as inference gives them.
 
-    ``mask`` becomes one of three kinds for each example, ``photo`` the prefilled picture, ``hidden`` what that covered.
+    ``mask`` becomes one of three kinds for each example, ``photo`` the prefilled picture, ``hidden`` what that covered,
+    and ``missed`` is where there is damage that the mask says nothing of: nobody asked to repair that, and a network
+    that does takes glints and wires for it too.
     """
     chances = torch.tensor(shares, dtype=torch.float32, device=batch["photo"].device)
     kind = torch.multinomial(chances, len(batch["photo"]), replacement=True).view(-1, 1, 1, 1)
@@ -54,7 +56,8 @@ def damaged(batch: Batch, detector: ScratchUNet, shares: tuple[float, float, flo
         found = graded(detector(batch["aged"]).float().sigmoid())
     mask = torch.where(kind == 0, found, batch["mask"] * (kind == 1))
     filled = torch.stack([_prefilled(*pair) for pair in zip(batch["photo"], mask, strict=True)])
-    return batch | {"photo": filled, "mask": mask, "hidden": batch["photo"] - filled}
+    missed = (batch["mask"] > 0) & (mask < FAINT)
+    return batch | {"photo": filled, "mask": mask, "hidden": batch["photo"] - filled, "missed": missed}
 
 
 def _prefilled(photo: Tensor, mask: Tensor) -> Tensor:
@@ -93,6 +96,7 @@ def train(settings: Settings) -> None:
             batch = damaged(on_device(next(stream), settings.device), detector)
             output = net(batch["photo"], batch["mask"], batch["hidden"]).float()
         clean = batch["clean"]
+        output = torch.where(batch["missed"], clean, output)
         weight = (1 + 2 * batch["mask"]) * _urgency(batch)
         error = (weight * ((output - clean).square() + 1e-6).sqrt()).mean()
         coarse = charbonnier(F.avg_pool2d(output, 4), F.avg_pool2d(clean, 4))
