@@ -28,8 +28,13 @@ _HUES = ("red", "yellow", "green", "cyan", "blue", "magenta")
 _CAST, _FADING, _DAMAGE = 0.02, 0.05, 0.002
 """From here on a cast, fading (shares of the range), and damage (share of the pixels) are worth repairing."""
 
-# The luminance table of the JPEG standard (ITU-T T.81, table K.1), summed: quality scales it.
-_STANDARD_TABLE_SUM = 3688
+# The luminance table of the JPEG standard (ITU-T T.81, table K.1): quality scales it.
+_STANDARD_TABLE = np.array([
+    16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55,
+    14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62,
+    18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92,
+    49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99,
+])  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -133,8 +138,10 @@ def jpeg_quality(path: Path) -> int | None:
         return None
     if 0 not in tables:
         return None
-    scale = 100 * sum(tables[0]) / _STANDARD_TABLE_SUM
-    return int(np.clip(round(5000 / scale if scale > 100 else (200 - scale) / 2), 1, 100))
+    qualities = np.arange(1, 101)
+    scales = np.where(qualities < 50, 5000 // qualities, 200 - 2 * qualities)
+    sums = np.clip((scales[:, None] * _STANDARD_TABLE + 50) // 100, 1, 255).sum(1)
+    return int(qualities[np.abs(sums - sum(tables[0])).argmin()])
 
 
 def _advice(path: Path, noise: Noise, blur: Blur | None, toned: bool, damaged: bool) -> str | None:

@@ -64,11 +64,13 @@ def sheet_of(entries: Sequence[Entry]) -> FloatImage:
     top, left, side = _liveliest(entries[0].rgb)
     cells = []
     for entry in entries:
-        caption = np.full((CAPTION, CELL, 3), 1, np.float32)
-        cv2.putText(caption, entry.caption, (2, 30), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0.1, 0.1, 0.1), 1, cv2.LINE_AA)
+        caption = np.full((CAPTION, CELL, 3), 255, np.uint8)
+        cv2.putText(caption, entry.caption, (2, 30), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (25, 25, 25), 1, cv2.LINE_AA)
         detail = entry.rgb[top : top + side, left : left + side]
         space = np.full((GAP, CELL, 3), 1, np.float32)
-        cells.append(np.concatenate([caption, _fitted(entry.rgb), space, _fitted(detail, cv2.INTER_NEAREST)]))
+        cells.append(
+            np.concatenate([caption / np.float32(255), _fitted(entry.rgb), space, _fitted(detail, cv2.INTER_NEAREST)])
+        )
     while len(cells) % COLUMNS:
         cells.append(np.ones_like(cells[0]))
     gap = np.ones((cells[0].shape[0], GAP, 3), np.float32)

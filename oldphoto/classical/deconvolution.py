@@ -199,11 +199,13 @@ def unsupervised_wiener(plane: FloatImage, response: Spectrum) -> FloatImage:
 def richardson_lucy(plane: FloatImage, psf: PointSpread, noise: float) -> FloatImage:
     """Richardson-Lucy, stopped the earlier, the more noise there is to amplify."""
     iterations = int(np.clip(0.3 / noise, 8, 60))
-    positive = np.maximum(plane, 1e-4)
+    # scikit-image takes what is beyond the edges for black, which eats inwards: the period goes on there instead.
+    pad = 4 * max(psf.kernel.shape)
+    repeated = np.pad(np.maximum(plane, 1e-4), pad, mode="wrap")
     restored = restoration.richardson_lucy(  # type: ignore[no-untyped-call]
-        positive, psf.kernel, iterations, clip=False
+        repeated, psf.kernel, iterations, clip=False
     )
-    return np.asarray(restored, np.float32)
+    return np.asarray(restored[pad:-pad, pad:-pad], np.float32)
 
 
 def total_variation(rgb: FloatImage, response: Spectrum, noise: float) -> FloatImage:
