@@ -151,59 +151,50 @@ def paint(decisions: Iterable[str], scan: Scan) -> ByteImage:
 
 def _apply(verb: str, words: list[str], mask: ByteImage, scan: Scan) -> None:
     """Carry out one decision on the mask, in place."""
-    if verb == "keep":
-        numbers = np.array([int(word) for word in words])
-        for candidates, kept in ((scan.light, numbers[numbers > 0]), (scan.dark, -numbers[numbers < 0])):
-            mask[np.isin(candidates.labels, kept)] = DAMAGED
-        return
-    what, _, shape = verb.rpartition("-")
-    value = {"unsure": UNSURE, "erase": INTACT}.get(what, DAMAGED)
-    if shape == "line":
-        region = stroke(mask.shape, points(words[1:]), float(words[0]))
-        match what:
-            case "light":
-                region = scan.light.near(region)
-            case "dark":
-                region = scan.dark.near(region)
-            case "" | "unsure" | "erase":
-                pass
-            case _:
-                raise ValueError(f"there is no '{verb}'")
-    elif shape == "area":
-        match what:
-            case "light":
-                region = scan.light.begun_in(polygon(mask.shape, points(words)))
-            case "dark":
-                region = scan.dark.begun_in(polygon(mask.shape, points(words)))
-            case "above":
-                region = polygon(mask.shape, points(words[1:])) & (scan.gray > float(words[0]))
-            case "below":
-                region = polygon(mask.shape, points(words[1:])) & (scan.gray < float(words[0]))
-            case "" | "unsure" | "erase":
-                region = polygon(mask.shape, points(words))
-            case _:
-                raise ValueError(f"there is no '{verb}'")
-    else:
-        raise ValueError(f"there is no '{verb}'")
-    mask[region] = value
+    match verb:
+        case "keep":
+            numbers = np.array([int(word) for word in words])
+            region = np.isin(scan.light.labels, numbers[numbers > 0]) | np.isin(scan.dark.labels, -numbers[numbers < 0])
+        case "line" | "unsure-line" | "erase-line":
+            region = stroke(mask.shape, words)
+        case "light-line":
+            region = scan.light.near(stroke(mask.shape, words))
+        case "dark-line":
+            region = scan.dark.near(stroke(mask.shape, words))
+        case "area" | "unsure-area" | "erase-area":
+            region = polygon(mask.shape, words)
+        case "light-area":
+            region = scan.light.begun_in(polygon(mask.shape, words))
+        case "dark-area":
+            region = scan.dark.begun_in(polygon(mask.shape, words))
+        case "above-area":
+            region = polygon(mask.shape, words[1:]) & (scan.gray > float(words[0]))
+        case "below-area":
+            region = polygon(mask.shape, words[1:]) & (scan.gray < float(words[0]))
+        case _:
+            raise ValueError(f"there is no '{verb}'")
+    mask[region] = {"unsure": UNSURE, "erase": INTACT}.get(verb.partition("-")[0], DAMAGED)
 
 
 def points(words: list[str]) -> Points:
-    """Read points written as x,y."""
-    return np.array([[int(number) for number in word.split(",")] for word in words], np.int32).reshape(-1, 2)
+    """Read points written as x,y; there must be one."""
+    if not words:
+        raise ValueError("points are missing")
+    return np.array([[int(number) for number in word.split(",")] for word in words], np.int32).reshape(len(words), 2)
 
 
-def stroke(shape: tuple[int, ...], along: Points, width: float) -> Mask:
-    """Pixels within half a width of a polyline."""
+def stroke(shape: tuple[int, ...], words: list[str]) -> Mask:
+    """Pixels within half a width of a polyline; its width and its points as written."""
     canvas = np.ones(shape, np.uint8)
-    cv2.polylines(canvas, [along], isClosed=False, color=0)
-    return np.asarray(cv2.distanceTransform(canvas, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= max(0.0, (width - 1) / 2))
+    cv2.polylines(canvas, [points(words[1:])], isClosed=False, color=0)
+    distance = cv2.distanceTransform(canvas, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(distance <= max(0.0, (float(words[0]) - 1) / 2))
 
 
-def polygon(shape: tuple[int, ...], outline: Points) -> Mask:
-    """Pixels of a polygon, its border included."""
+def polygon(shape: tuple[int, ...], words: list[str]) -> Mask:
+    """Pixels of a polygon, its border included; its corners as written."""
     canvas = np.zeros(shape, np.uint8)
-    cv2.fillPoly(canvas, [outline], 1)
+    cv2.fillPoly(canvas, [points(words)], 1)
     return canvas > 0
 
 

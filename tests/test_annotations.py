@@ -47,8 +47,14 @@ def test_later_decisions_paint_over_earlier_ones(scratched: tuple[Scan, np.ndarr
     assert [np.sum(mask == value) for value in (DAMAGED, UNSURE)] == [20 * 20 - 20 * 5 - 20 * 3, 20 * 5]
 
 
+def test_a_blank_photo_has_no_candidates(tmp_path: Path) -> None:
+    Image.new("L", (60, 40), 128).save(tmp_path / "blank.png")
+    decisions = ["keep 1 -1", "light-area 0,0 59,0 59,39 0,39", "dark-line 5 3,3 50,30"]
+    assert not paint(decisions, Scan(tmp_path / "blank.png")).any()
+
+
 @pytest.mark.parametrize(
-    "line", ["lihgt-line 3 1,1 2,2", "line 3 1,1 2", "keep one", "light 3 1,1", "above-line 3 1,1"]
+    "line", ["lihgt-line 3 1,1 2,2", "line 3 1,1 2", "keep one", "line 3", "area", "above-line 3 1,1"]
 )
 def test_a_decision_that_makes_no_sense_is_named(line: str, scratched: tuple[Scan, np.ndarray]) -> None:
     with pytest.raises(UsageError, match="line 2"):

@@ -110,7 +110,7 @@ def test_the_pixels_between_impulses_stay_as_they_are(denoiser: Denoiser, photo:
     picture = noisy(photo, "camera", "salt-and-pepper", 0.06)
     result = denoise(picture, "auto", denoiser).rgb
     intact = picture == clean
-    assert (result[intact] == clean[intact]).mean() > 0.99
+    assert (np.abs(result[intact] - clean[intact]) < 1e-6).mean() > 0.99
     assert psnr(result, clean) > psnr(picture, clean) + 12
 
 

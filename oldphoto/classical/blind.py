@@ -34,7 +34,7 @@ MOST_PATCHES = 36
 LENGTHS, RADII = (3.0, 64.0), (1.5, 24.0)
 """Lengths of motion and radii of defocus looked for, px, as far as they fit a quarter of a patch."""
 
-FOUND, CERTAIN = 0.15, 0.3
+FOUND, CERTAIN = 0.15, 0.45
 """Shares of the spectrum's structure that a blur explains: to the first it is none, from the second on certain."""
 
 

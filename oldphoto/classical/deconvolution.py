@@ -27,6 +27,9 @@ LEAST_NOISE = 0.002
 TRUNCATED = 0.1
 """The inverse filter leaves out the frequencies of which less than this comes through."""
 
+BOUNDARY_STEPS, BOUNDARY_CAUTION = 5, 3.0
+"""How often what is beyond the edges is estimated anew, and how much more noise than there is is reckoned with."""
+
 HQS_STEPS, HQS_FIRST, HQS_LAMBDA = 8, 49 / 255, 0.23
 """Iterations, first noise level and weight of the prior (Zhang et al., TPAMI 2021, sec. 4.2)."""
 
@@ -104,9 +107,9 @@ def extend(rgb: FloatImage, psf: PointSpread, noise: float) -> tuple[FloatImage,
     """Continue a blurred photo beyond its edges to a periodic one; also returns where the photo itself is.
 
     What is blurred into the photo from beyond its edges can not be seen, yet must be there, or the edges ring. The
-    photo is mirrored and its opposite borders faded into each other. Then, twice, the whole is deconvolved and blurred
-    again, and what comes out beyond the edges replaces what was there: expectation-maximisation for an unknown
-    boundary, as in Almeida and Figueiredo (*Deconvolving Images With Unknown Boundaries*, TIP 2013).
+    outermost pixels are continued and opposite borders faded into each other. Then, a few times, the whole is
+    deconvolved and blurred again, and what comes out beyond the edges replaces what was there: an unknown boundary is
+    estimated with the picture (Almeida and Figueiredo, *Deconvolving Images With Unknown Boundaries*, TIP 2013).
     """
     height, width = rgb.shape[:2]
     reach = max(psf.kernel.shape)
@@ -117,14 +120,16 @@ def extend(rgb: FloatImage, psf: PointSpread, noise: float) -> tuple[FloatImage,
         pads.append(((whole - side) // 2, whole - side - (whole - side) // 2))
     (top, bottom), (left, right) = pads
     core = slice(top, top + height), slice(left, left + width)
-    extended = np.pad(rgb, (*pads, (0, 0)), mode="symmetric")
+    extended = np.pad(rgb, (*pads, (0, 0)), mode="edge")
     _fade(extended, top, bottom, 0)
     _fade(extended, left, right, 1)
     response = transfer(psf, (extended.shape[0], extended.shape[1]))
     for channel in range(3):
         plane = np.ascontiguousarray(extended[..., channel])
-        for _ in range(2):
-            blurred = _inverse_transform(response * _transform(wiener(plane, response, 2 * noise)), plane.shape)
+        for _ in range(BOUNDARY_STEPS):
+            blurred = _inverse_transform(
+                response * _transform(wiener(plane, response, BOUNDARY_CAUTION * noise)), plane.shape
+            )
             blurred[core] = plane[core]
             plane = blurred
         extended[..., channel] = plane
@@ -137,7 +142,7 @@ def _fade(extended: FloatImage, before: int, after: int, axis: int) -> None:
     count = len(view)
     ring = np.concatenate([np.arange(count - after, count), np.arange(before)])
     added = view[ring].copy()
-    # Each side, continued over the whole seam by its outermost mirrored row, then mixed with the other.
+    # Each side, continued over the whole seam by its outermost row, then mixed with the other.
     first, last = added[:after], added[after:]
     forward = np.concatenate([first, np.repeat(first[-1:], before, 0)])
     backward = np.concatenate([np.repeat(last[:1], after, 0), last])
@@ -238,7 +243,7 @@ def half_quadratic_splitting(rgb: FloatImage, response: Spectrum, noise: float, 
     """Plug-and-play restoration with a denoiser for a prior (Zhang et al., DPIR, TPAMI 2021, sec. 4).
 
     Data step, closed in the Fourier domain, and denoising take turns, while the level of noise falls from HQS_FIRST
-    to that of the photo. ``rgb`` is periodic.
+    to that of the photo. ``rgb`` is periodic; it is overwritten.
     """
     shape = (rgb.shape[0], rgb.shape[1])
     channels = range(rgb.shape[2])
@@ -247,11 +252,10 @@ def half_quadratic_splitting(rgb: FloatImage, response: Spectrum, noise: float, 
     picture = rgb
     for level in np.geomspace(max(HQS_FIRST, noise), noise, HQS_STEPS):
         weight = np.float32(HQS_LAMBDA * noise**2 / level**2)
-        planes = [
-            _inverse_transform((seen[c] + weight * _transform(picture[..., c])) / (power + weight), shape)
-            for c in channels
-        ]
-        picture = prior.denoise(np.stack(planes, 2), float(level))
+        for c in channels:
+            spectrum = seen[c] + weight * _transform(picture[..., c])
+            picture[..., c] = _inverse_transform(spectrum / (power + weight), shape)
+        picture = prior.denoise(picture, float(level))
     return picture
 
 

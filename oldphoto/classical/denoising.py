@@ -79,7 +79,9 @@ def denoise(rgb: FloatImage, method: str = "auto", denoiser: Denoiser | None = N
     elif method == "adaptive-median":
         result = _by_channel(rgb, adaptive_median)
     elif method == "tv":
-        result = restoration.denoise_tv_chambolle(rgb, weight=max(TV_WEIGHT * noise_sigma(rgb), 1e-4), channel_axis=-1)
+        result = restoration.denoise_tv_chambolle(  # type: ignore[no-untyped-call]
+            rgb, weight=max(TV_WEIGHT * noise_sigma(rgb), 1e-4), channel_axis=-1
+        )
     elif method == "tv-poisson":
         peak = _peak(rgb)
         result = _by_channel(rgb, lambda plane: tv_poisson(plane, peak))
@@ -100,11 +102,11 @@ TV_WEIGHT = 1.0
 
 def fitting(rgb: FloatImage, noise: Noise, denoiser: Denoiser) -> FloatImage:
     """A photo without noise that is known, by the technique that fits its type."""
-    level = np.float32(noise.level)
+    level = noise.level
     if noise.type == "gaussian":
-        return denoiser.denoise(rgb, float(level))
+        return denoiser.denoise(rgb, level)
     if noise.type == "poisson":
-        return _signal_dependent(rgb, denoiser, 0.5, np.float32(1 / np.sqrt(max(level, 1.0))))
+        return _signal_dependent(rgb, denoiser, 0.5, max(level, 1.0) ** -0.5)
     if noise.type == "speckle":
         return _signal_dependent(rgb, denoiser, 1.0, level)
     if noise.type == "salt-and-pepper":
@@ -112,15 +114,15 @@ def fitting(rgb: FloatImage, noise: Noise, denoiser: Denoiser) -> FloatImage:
     if noise.type == "grain":
         return _coarse_to_fine(rgb, denoiser)
     if noise.type == "jpeg":
-        return denoiser.denoise(rgb, float(min(2 * level, MOST_JPEG)))
+        return denoiser.denoise(rgb, min(2 * level, MOST_JPEG))
     return rgb
 
 
-def _signal_dependent(rgb: FloatImage, denoiser: Denoiser, exponent: float, scale: np.float32) -> FloatImage:
+def _signal_dependent(rgb: FloatImage, denoiser: Denoiser, exponent: float, scale: float) -> FloatImage:
     """Denoise with a level of ``scale · brightness^exponent``; the brightness is first a blur's, then a result's."""
     brightness = cv2.GaussianBlur(rgb, (0, 0), 3)
     for _ in range(2):
-        level = scale * np.maximum(cv2.blur(brightness, (5, 5)), 1 / 255) ** np.float32(exponent)
+        level = np.float32(scale) * np.maximum(cv2.blur(brightness, (5, 5)), 1 / 255) ** np.float32(exponent)
         brightness = denoiser.denoise(rgb, np.asarray(level, np.float32))
     return np.asarray(brightness, np.float32)
 
@@ -211,6 +213,7 @@ def _by_channel(rgb: FloatImage, function: Callable[[FloatImage], FloatImage]) -
 
 def _finished(rgb: FloatImage, result: FloatImage) -> FloatImage:
     """The result in [0, 1], gray where the photo is."""
+    result = result.reshape(rgb.shape)  # scikit-image drops axes of one pixel
     if np.ptp(rgb, 2).max() == 0:
         result = np.repeat(result.mean(2, keepdims=True), 3, 2)
     return np.ascontiguousarray(result.clip(0, 1), np.float32)
