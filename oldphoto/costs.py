@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from oldphoto.checkpoints import COMPACT, PUBLISHED, Record
+from oldphoto.nets.denoiser import DenoiserNet
 from oldphoto.nets.facegan import FaceNet
 from oldphoto.nets.tone import ToneNet
 from oldphoto.nets.translation import TranslationNet
@@ -25,6 +26,7 @@ _RUNS: dict[tuple[str, str], tuple[type[nn.Module], tuple[tuple[int, ...], ...],
     (COMPACT, "scratches"): (ScratchUNet, (_PICTURE,), "megapixel"),
     (COMPACT, "tone"): (ToneNet, ((3, ToneNet.SIDE, ToneNet.SIDE),), "photo"),
     (COMPACT, "translation"): (TranslationNet, (_PICTURE, _MASK, _PICTURE), "megapixel"),
+    (COMPACT, "denoiser"): (DenoiserNet, (_PICTURE, _PICTURE), "megapixel"),
     (COMPACT, "faces"): (FaceNet, ((3, 256, 256),), "face"),
     (PUBLISHED, "scratches"): (Detector, ((1, 256, 384),), "photo"),
     (PUBLISHED, "translation"): (Translation, (_PICTURE, _MASK), "megapixel"),
