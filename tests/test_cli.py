@@ -75,9 +75,32 @@ class Stage:
         return types.SimpleNamespace(detect=lambda rgb: (rgb[..., 0] > 0.5).astype(np.float32))
 
 
+class InThisProcess:
+    """Stands for `oldphoto.workers.Workers`: the same calls, but here, where the stand-in for the networks is."""
+
+    def __init__(self, make_work, count, timeout=None, show_warnings=False):
+        self.make_work = make_work
+
+    def __enter__(self):
+        self.work = self.make_work()
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def __call__(self, job):
+        return self.work(job)
+
+    def kill(self):
+        pass
+
+
 @pytest.fixture
 def stage(monkeypatch):
     stage = Stage()
+    monkeypatch.setattr("oldphoto.workers.Workers", InThisProcess)
+    monkeypatch.setattr("oldphoto.workers.default_jobs", lambda *_: 1)
+    monkeypatch.setattr("oldphoto.audit.made_by", lambda *_: {"version": __version__})
     pipeline = types.ModuleType("oldphoto.pipeline")
     pipeline.RestoreOptions, pipeline.Restorer, pipeline.Restoration = RestoreOptions, stage.restorer, Restoration
     scratches = types.ModuleType("oldphoto.scratches")
@@ -226,11 +249,15 @@ def test_jobs_change_nothing_but_the_time(stage):
         make_photo(f"in/{number}.png", number / 12)
     Path("in/5.png").write_bytes(b"no picture")
     for jobs in ("1", "4"):
-        assert oldphoto("restore", "in", f"out{jobs}", "--jobs", jobs, "--log", f"log{jobs}").exit_code == 1
+        options = ("--jobs", jobs, "--log", f"log{jobs}", "--report", f"page{jobs}.html")
+        assert oldphoto("restore", "in", f"out{jobs}", *options).exit_code == 1
     one, four = ({path.name: path.read_bytes() for path in Path(f"out{jobs}").iterdir()} for jobs in (1, 4))
     assert one == four
     inputs = [[json.loads(line)["input"] for line in Path(f"log{jobs}").read_text().splitlines()] for jobs in (1, 4)]
-    assert inputs[0] == inputs[1]
+    assert sorted(inputs[0]) == sorted(inputs[1])
+    shown = [re.findall(r"in?\d+\.png|\b\d+\.png", Path(f"page{jobs}.html").read_text()) for jobs in (1, 4)]
+    assert len(shown[0]) >= 12
+    assert shown[0] == shown[1]
 
 
 def test_formats_change_the_suffix_and_same_keeps_the_name(stage):

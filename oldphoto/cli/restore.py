@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from oldphoto.cli.common import (
+    FAILED,
     PathType,
     Run,
     ShareType,
@@ -15,11 +19,31 @@ from oldphoto.cli.common import (
     carry_out,
     network_options,
     photo_arguments,
+    pixel_option,
+    say,
     weights_folder,
 )
 
 if TYPE_CHECKING:
     from oldphoto.batch import Plan, Work
+
+
+def _verify(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    if path is None or ctx.resilient_parsing:
+        return
+    from oldphoto import audit
+
+    log = audit.read_log(path)
+    counts: Counter[str] = Counter()
+    for finding in audit.verify(log):
+        counts[finding.state] += 1
+        if finding.state != "ok":
+            say(f"oldphoto: {finding.path}: {finding.state}: it {finding.explanation}")
+    if log.torn:
+        say(f"oldphoto: note: {log.torn} lines of {path} are no records: a killed run broke them off")
+    told = ", ".join(f"{counts[state]} {state}" for state in ("ok", "altered", "missing", "unrecorded"))
+    say(f"oldphoto: {len(log.restored)} restored photos, files: {told}", err=False)
+    ctx.exit(0 if counts.total() == counts["ok"] else FAILED)
 
 
 @click.command()
@@ -46,8 +70,19 @@ if TYPE_CHECKING:
 )
 @click.option("--save-masks", type=PathType(), metavar="DIR", help="Write the masks that were used here.")
 @click.option("--report", type=PathType(), metavar="FILE.html", help="Write a page that compares before and after.")
+@click.option("--no-stamp", is_flag=True, help="Do not name oldphoto in the EXIF Software tag of the outputs.")
+@pixel_option
 @network_options
 @batch_options
+@click.option(
+    "--verify",
+    type=PathType(),
+    metavar="LOG",
+    is_eager=True,
+    expose_value=False,
+    callback=_verify,
+    help="Instead of restoring, compare all files that a log names with what it says of them.",
+)
 def restore(
     source: Path,
     output: Path,
@@ -59,12 +94,15 @@ def restore(
     quality: int,
     save_masks: Path | None,
     report: Path | None,
+    no_stamp: bool,
+    max_pixels: int,
     device: str,
     tile: int | None,
     weights: str | None,
     overwrite: bool,
     log: Path | None,
-    jobs: int,
+    jobs: int | None,
+    timeout: float,
     dry_run: bool,
     verbose: bool,
     quiet: bool,
@@ -86,16 +124,23 @@ def restore(
             source, output, format=file_format, overwrite=overwrite, masks=mask, save_masks=save_masks
         )
 
-    def make_work() -> Work:
-        from oldphoto.pipeline import RestoreOptions
-        from oldphoto.work import restoring
+    make_work = partial(
+        _make_work,
+        {"with_scratch": with_scratch, "faces": not no_faces, "strength": strength, "tile": tile},
+        device=device,
+        checkpoints=weights_folder(weights),
+        quality=quality,
+        previews=report is not None,
+        stamp=not no_stamp,
+        max_pixels=max_pixels,
+    )
+    run = Run(jobs, log, report, dry_run, verbose, quiet, device=device, timeout=timeout)
+    carry_out(run, make_plan, make_work)
 
-        return restoring(
-            RestoreOptions(with_scratch=with_scratch, faces=not no_faces, strength=strength, tile=tile),
-            device=device,
-            checkpoints=weights_folder(weights),
-            quality=quality,
-            previews=report is not None,
-        )
 
-    carry_out(Run(jobs, log, report, dry_run, verbose, quiet), make_plan, make_work)
+def _make_work(options: Mapping[str, Any], **others: Any) -> Work:
+    """Load the networks, in the process that uses them."""
+    from oldphoto.pipeline import RestoreOptions
+    from oldphoto.work import restoring
+
+    return restoring(RestoreOptions(**options), **others)
