@@ -124,6 +124,8 @@ def _whole_depth(samples: NDArray[np.generic], page: TiffPage) -> IntImage:
     bits = page.bitspersample
     if samples.dtype.kind == "f":
         low, high = samples.min(), samples.max()
+        if np.isnan(low):
+            raise PhotoError("has floating-point values that are no numbers (NaN): save it as 16 bit")
         if not (low >= 0 and high <= 1):
             raise PhotoError(
                 f"has floating-point values from {low:g} to {high:g}, not within 0 to 1: save it as 16 bit"
