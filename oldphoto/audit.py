@@ -8,10 +8,11 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from oldphoto import __version__
 from oldphoto.errors import UsageError
+from oldphoto.remote import is_url
 
 if TYPE_CHECKING:
     from oldphoto.pipeline import RestoreOptions
@@ -116,10 +117,19 @@ def verify(log: Log) -> Iterator[Finding]:
 
 def _compare(path: str, expected: str) -> Finding:
     try:
-        with Path(path).open("rb") as file:
+        with _open(path) as file:
             actual = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return Finding(path, "missing", "is not there any more, or not seen from this folder")
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a remote file system has errors of its own
         return Finding(path, "missing", f"cannot be read ({error})")
     return Finding(path, "ok") if actual == expected else Finding(path, "altered", "is not the file it was")
+
+
+def _open(path: str) -> BinaryIO:
+    if not is_url(path):
+        return Path(path).open("rb")
+    import fsspec
+
+    file: BinaryIO = fsspec.open(path, "rb").open()
+    return file

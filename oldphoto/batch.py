@@ -52,6 +52,16 @@ class Job:
     renamed: bool = False
     """Another photo wants the same output, so this one got a longer name."""
 
+    @property
+    def input(self) -> str:
+        """Where the photo comes from, as it is told."""
+        return str(self.source)
+
+    @property
+    def output(self) -> str:
+        """Where its output goes, as it is told."""
+        return str(self.target)
+
 
 @dataclass(frozen=True)
 class Found:

@@ -546,8 +546,8 @@ def log_line(outcome: Outcome) -> str:
     result = outcome.result
     return json.dumps(
         {
-            "input": str(outcome.job.source),
-            "output": None if outcome.status == "failed" else str(outcome.job.target),
+            "input": outcome.job.input,
+            "output": None if outcome.status == "failed" else outcome.job.output,
             "status": outcome.status,
             "error": outcome.error or None,
             "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},

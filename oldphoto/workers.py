@@ -77,11 +77,13 @@ class Workers:
     make_work
         Loads what the work needs and returns it; it is pickled, so a function of a module, or a `functools.partial`.
     count
-        How many workers; each gets its share of the cores.
+        How many workers.
     timeout
         Seconds after which a job is given up and its worker killed; None never does.
     show_warnings
         Let the libraries' warnings through.
+    threads
+        How many each takes; by default its share of the cores.
 
     Raises
     ------
@@ -90,9 +92,14 @@ class Workers:
     """
 
     def __init__(
-        self, make_work: Callable[[], Work], count: int, timeout: float | None = None, show_warnings: bool = False
+        self,
+        make_work: Callable[[], Work],
+        count: int,
+        timeout: float | None = None,
+        show_warnings: bool = False,
+        threads: int | None = None,
     ) -> None:
-        threads = max(1, _cores() // count)
+        threads = threads or max(1, _cores() // count)
         self._workers = [_Worker(make_work, threads, timeout, show_warnings) for _ in range(count)]
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
         for worker in self._workers:

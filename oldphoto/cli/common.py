@@ -24,6 +24,7 @@ from oldphoto.errors import PhotoError, UsageError
 
 if TYPE_CHECKING:
     from oldphoto.batch import Job, Outcome, Plan, Work
+    from oldphoto.ray_batch import Cluster
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
@@ -42,6 +43,14 @@ class PathType(click.Path):
         if not str(value):
             self.fail("the path is empty", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class PlaceType(PathType):
+    """A path, or the URL of a remote place as text: a path would make one slash of two."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a URL as it is, the rest as a path."""
+        return value if isinstance(value, str) and "://" in value else super().convert(value, param, ctx)
 
 
 class ShareType(click.FloatRange):
@@ -169,6 +178,8 @@ class Run:
     device: str = "cpu"
     timeout: float | None = None
     """Seconds after which a photo is given up."""
+    cluster: Callable[[], Cluster] | None = None
+    """Connects to the machines to work on; None works on this one."""
 
 
 def carry_out(run: Run, make_plan: Callable[[], Plan], make_work: Callable[[], Work]) -> None:
@@ -219,6 +230,11 @@ def _outcomes(run: Run, plan: Plan, make_work: Callable[[], Work], stack: ExitSt
     pending = len(plan.pending)
     if not pending:
         return batch.run(plan.jobs, _no_work)
+    if run.cluster is not None:
+        cluster = stack.enter_context(run.cluster())
+        cluster.check(make_work)
+        batch.remove_stale_parts(plan.jobs)
+        return cluster.run(plan.jobs, make_work, run.done, run.timeout)
     jobs = min(run.jobs or workers.default_jobs(pending, run.device), pending)
     stack.callback(batch.remove_stale_parts, plan.jobs)  # of workers that an interrupt killed
     work = stack.enter_context(workers.Workers(make_work, jobs, run.timeout, run.verbose))
@@ -361,7 +377,7 @@ def _notes(plan: Plan, verbose: bool) -> Iterator[str]:
 
 def _show(plan: Plan) -> None:
     for job in plan.jobs:
-        say(f"{'keep' if job.kept else 'write'}: {job.source} -> {job.target}{' (renamed)' * job.renamed}", err=False)
+        say(f"{'keep' if job.kept else 'write'}: {job.input} -> {job.output}{' (renamed)' * job.renamed}", err=False)
         if job.mask is not None and not job.kept:
             say(f"  with the mask {job.mask}", err=False)
         if job.save_mask is not None and not job.kept:
@@ -372,7 +388,7 @@ def _show(plan: Plan) -> None:
 
 def _tell(outcome: Outcome, run: Run, told: set[str]) -> None:
     """Say how a job ended; what is said of the machine goes into `told`, and is said once."""
-    source, result = outcome.job.source, outcome.result
+    source, result = outcome.job.input, outcome.result
     if outcome.error:
         say(f"oldphoto: {source}: {outcome.error}")
         if run.verbose and outcome.traceback:

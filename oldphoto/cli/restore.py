@@ -13,19 +13,21 @@ import click
 from oldphoto.cli.common import (
     FAILED,
     PathType,
+    PlaceType,
     Run,
     ShareType,
     batch_options,
     carry_out,
     network_options,
-    photo_arguments,
     pixel_option,
     say,
     weights_folder,
 )
+from oldphoto.errors import UsageError
 
 if TYPE_CHECKING:
     from oldphoto.batch import Plan, Work
+    from oldphoto.ray_batch import Cluster
 
 
 def _verify(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
@@ -47,7 +49,8 @@ def _verify(ctx: click.Context, param: click.Parameter, path: Path | None) -> No
 
 
 @click.command()
-@photo_arguments
+@click.argument("source", metavar="INPUT", type=PlaceType())
+@click.argument("output", metavar="OUTPUT", type=PlaceType())
 @click.option("--with-scratch", is_flag=True, help="Find and repair scratches, folds and other structured damage.")
 @click.option(
     "--mask",
@@ -75,6 +78,27 @@ def _verify(ctx: click.Context, param: click.Parameter, path: Path | None) -> No
 @network_options
 @batch_options
 @click.option(
+    "--ray",
+    metavar="[ADDRESS]",
+    is_flag=False,
+    flag_value="",
+    help="Work on a Ray cluster: the one at ADDRESS, else one that runs here, else one started here.",
+)
+@click.option(
+    "--worker-cpus",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Cores for each worker of a Ray cluster.",
+)
+@click.option(
+    "--worker-gpus",
+    type=click.FloatRange(min=0),
+    metavar="SHARE",
+    help="GPUs, or a share of one, for each (by default half a one where there are any).",
+)
+@click.option(
     "--verify",
     type=PathType(),
     metavar="LOG",
@@ -84,8 +108,8 @@ def _verify(ctx: click.Context, param: click.Parameter, path: Path | None) -> No
     help="Instead of restoring, compare all files that a log names with what it says of them.",
 )
 def restore(
-    source: Path,
-    output: Path,
+    source: Path | str,
+    output: Path | str,
     with_scratch: bool,
     mask: Path | None,
     no_faces: bool,
@@ -103,14 +127,17 @@ def restore(
     log: Path | None,
     jobs: int | None,
     timeout: float,
+    ray: str | None,
+    worker_cpus: float,
+    worker_gpus: float | None,
     dry_run: bool,
     verbose: bool,
     quiet: bool,
 ) -> None:
     """Restore a photo, or a folder of photos with its tree.
 
-    INPUT is a photo or a folder, OUTPUT a folder, or a file for a photo. Photos whose output exists are kept, so that
-    running the same command again goes on where it stopped.
+    INPUT is a photo or a folder, OUTPUT a folder, or a file for a photo; both may be URLs (s3://...). Photos whose
+    output exists are kept, so that running the same command again goes on where it stopped.
 
     Exit codes: 0 all done, 1 a photo failed (the others are written), 2 refused (nothing is touched), 130 interrupted.
     """
@@ -118,10 +145,15 @@ def restore(
         raise click.UsageError("--save-masks needs masks to save: add --with-scratch or --mask.")
 
     def make_plan() -> Plan:
-        from oldphoto.work import plan_restoration
+        from oldphoto import remote
+        from oldphoto.work import photo_naming, plan_restoration
 
+        if remote.is_url(source) or remote.is_url(output):
+            if mask is not None or save_masks is not None:
+                raise UsageError("--mask and --save-masks need photos in folders, not at URLs")
+            return remote.plan(source, output, photo_naming(file_format), overwrite)
         return plan_restoration(
-            source, output, format=file_format, overwrite=overwrite, masks=mask, save_masks=save_masks
+            Path(source), Path(output), format=file_format, overwrite=overwrite, masks=mask, save_masks=save_masks
         )
 
     make_work = partial(
@@ -134,13 +166,21 @@ def restore(
         stamp=not no_stamp,
         max_pixels=max_pixels,
     )
-    run = Run(jobs, log, report, dry_run, verbose, quiet, device=device, timeout=timeout)
+    cluster = None if ray is None else partial(_connect, ray, worker_cpus, worker_gpus, jobs)
+    run = Run(jobs, log, report, dry_run, verbose, quiet, device=device, timeout=timeout, cluster=cluster)
     carry_out(run, make_plan, make_work)
+
+
+def _connect(address: str, cpus: float, gpus: float | None, most: int | None) -> Cluster:
+    from oldphoto.ray_batch import Cluster
+
+    return Cluster(address, cpus, gpus, most)
 
 
 def _make_work(options: Mapping[str, Any], **others: Any) -> Work:
     """Load the networks, in the process that uses them."""
     from oldphoto.pipeline import RestoreOptions
+    from oldphoto.remote import staging
     from oldphoto.work import restoring
 
-    return restoring(RestoreOptions(**options), **others)
+    return staging(partial(restoring, RestoreOptions(**options), **others))
