@@ -7,8 +7,9 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from oldphoto import __version__
 from oldphoto.errors import UsageError
@@ -126,10 +127,10 @@ def _compare(path: str, expected: str) -> Finding:
     return Finding(path, "ok") if actual == expected else Finding(path, "altered", "is not the file it was")
 
 
-def _open(path: str) -> BinaryIO:
+def _open(path: str) -> BufferedReader:
     if not is_url(path):
         return Path(path).open("rb")
     import fsspec
 
-    file: BinaryIO = fsspec.open(path, "rb").open()
+    file: BufferedReader = fsspec.open(path, "rb").open()
     return file
