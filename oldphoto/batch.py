@@ -62,6 +62,11 @@ class Job:
         """Where its output goes, as it is told."""
         return str(self.target)
 
+    @property
+    def folders(self) -> set[Path]:
+        """The folders that files are written into."""
+        return {path.parent for path in (self.target, self.save_mask) if path is not None}
+
 
 @dataclass(frozen=True)
 class Found:
@@ -175,6 +180,10 @@ def plan(
         for path, name, target, side, wish in zip(sources, found.names, targets, sides, wanted, strict=True)
     )
     _refuse_bad_outputs(jobs, source)
+    if source.is_dir():
+        _refuse_ways_out(targets, output)
+        if save_masks is not None:
+            _refuse_ways_out([side for side in sides if side is not None], save_masks)
     return Plan(jobs, found)
 
 
@@ -312,6 +321,14 @@ def _refuse_bad_outputs(jobs: Sequence[Job], source: Path) -> None:
         refuse_unwritable(folder)
 
 
+def _refuse_ways_out(paths: Sequence[Path], folder: Path) -> None:
+    """Refuse to write through a link in the output folder that leads out of it."""
+    if folder.exists():
+        for place in sorted({path.parent for path in paths}):
+            if not inside(place, folder):
+                raise UsageError(f"{place} leads out of {folder} by a link: remove the link, or give another folder")
+
+
 def same(path: Path, other: Path | None) -> bool:
     """Tell whether two paths lead to one existing file or folder; case and links deceive a comparison of names."""
     return other is not None and path.exists() and other.exists() and path.samefile(other)
@@ -428,5 +445,5 @@ def remove_stale_parts(jobs: Iterable[Job]) -> None:
     """Remove what runs that were killed in the middle of a write left in the output folders; never what is in use."""
     from oldphoto import imagefile
 
-    for folder in {path.parent for job in jobs for path in (job.target, job.save_mask) if path is not None}:
+    for folder in {folder for job in jobs for folder in job.folders}:
         imagefile.remove_stale_parts(folder)

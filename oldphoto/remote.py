@@ -40,6 +40,11 @@ class RemoteJob(Job):
         """Where its output goes."""
         return self.target_url
 
+    @property
+    def folders(self) -> set[Path]:
+        """None: what is written on the way lies in a temporary folder."""
+        return set()
+
 
 def is_url(place: object) -> bool:
     """Tell whether a place is a URL and no path."""

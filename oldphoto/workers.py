@@ -7,6 +7,7 @@ if that dies too. The program itself only plans and tells, and never imports tor
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import math
 import multiprocessing
@@ -104,12 +105,17 @@ class Workers:
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
         for worker in self._workers:
             self._idle.put(worker)
+        atexit.register(self.kill)  # before multiprocessing asks them to end, which they do not hear
 
     def __enter__(self) -> Workers:
         try:
             self._workers[0].start()
         except (EOFError, OSError) as error:
+            self.kill()
             raise WorkerError("the worker process cannot be started: is there memory left?") from error
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def __exit__(
@@ -140,7 +146,8 @@ class Workers:
             self._idle.put(worker)
 
     def kill(self) -> None:
-        """End all workers at once; jobs at work fail."""
+        """End all workers at once, for good; jobs at work fail."""
+        atexit.unregister(self.kill)
         for worker in self._workers:
             worker.kill()
 
@@ -167,6 +174,9 @@ class _Worker:
         with _STARTING, _surroundings(self._threads):
             self._process.start()
         theirs.close()  # else the end of the process would not end the pipe
+        if self._killed:
+            self._end()
+            raise WorkerError("interrupted")
         refusal = self._receive(None)
         if isinstance(refusal, OldphotoError):
             self._end()

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ from oldphoto.imagefile import OUTPUT_SUFFIX, open_photo, read_photo, write_page
 CPU_SECONDS, MEMORY, MAX_PIXELS = 20, 700 * 2**20, 1_000_000
 """What one example may take: seconds of computing, and bytes beyond what the program itself takes."""
 
+_PNG = b"\x89PNG\r\n\x1a\n"
 EXTREME = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
@@ -77,7 +79,19 @@ def damaged(number: int, files: list[bytes]) -> bytes:
             other = chance.choice(files)
             start = chance.randrange(len(other))
             data[at : at + size] = other[start : start + size]
+    if data.startswith(_PNG) and chance.random() < 0.7:
+        _mend_checksums(data)  # else nothing behind them is ever reached
     return bytes(data)
+
+
+def _mend_checksums(data: bytearray) -> None:
+    start = len(_PNG)
+    while start + 12 <= len(data):
+        end = start + 8 + struct.unpack_from(">I", data, start)[0]
+        if end + 4 > len(data):
+            return
+        struct.pack_into(">I", data, end, zlib.crc32(data[start + 4 : end]))
+        start = end + 4
 
 
 def attempt(data: bytes, folder: Path) -> None:

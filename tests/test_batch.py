@@ -186,6 +186,7 @@ def test_masks_get_names_of_their_own_too(tmp_path):
         ("file.txt", "out", "not a photo"),
         ("in", "blocked", "is a folder"),
         ("in", "linked", "is an input"),
+        ("in", "leads-out", "leads out of .*leads-out by a link"),
         ("points-out", "other", "is an input"),
     ],
 )
@@ -196,6 +197,8 @@ def test_refusals_touch_nothing(tmp_path, source, output, said):
     (tmp_path / "hard.jpg").hardlink_to(tmp_path / "in" / "a.jpg")
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "sub").symlink_to(tmp_path / "in" / "sub", target_is_directory=True)
+    (tmp_path / "leads-out").mkdir()
+    (tmp_path / "leads-out" / "sub").symlink_to(tmp_path / "other", target_is_directory=True)
     (tmp_path / "points-out").mkdir()
     (tmp_path / "points-out" / "c.jpg").symlink_to(tmp_path / "other" / "c.jpg")
     before = listing(tmp_path)
@@ -361,6 +364,30 @@ def test_an_interrupt_lets_several_workers_finish_and_starts_no_more():
             told.append(outcome.job.source.name)
     assert sorted(told) == sorted(started)
     assert len(started) < 10
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs POSIX signals")
+def test_a_second_interrupt_aborts_what_is_at_work():
+    aborted, started = threading.Event(), threading.Barrier(3)
+
+    def work(job: Job) -> Result:
+        started.wait(30)
+        assert aborted.wait(30)
+        raise PhotoError("interrupted")
+
+    def interrupt_twice() -> None:
+        started.wait(30)
+        for _ in range(2):
+            time.sleep(0.2)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    threading.Thread(target=interrupt_twice, daemon=True).start()
+    outcomes = run(jobs_of(*(f"{number}.jpg" for number in range(9))), work, 2, abort=aborted.set)
+    told = []
+    with pytest.raises(KeyboardInterrupt):
+        for outcome in outcomes:
+            told.append(outcome.status)
+    assert told == ["failed", "failed"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no file locks there")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote
 
 import click
 
@@ -49,7 +50,9 @@ class PlaceType(PathType):
     """A path, or the URL of a remote place as text: a path would make one slash of two."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a URL as it is, the rest as a path."""
+        """Return a URL as it is, the rest, and what is a path all the same, as a path."""
+        if isinstance(value, str) and value.startswith("file://"):
+            value = unquote(value.removeprefix("file://").removeprefix("localhost"))
         return value if isinstance(value, str) and "://" in value else super().convert(value, param, ctx)
 
 
