@@ -159,6 +159,15 @@ def test_a_tree_is_restored_with_log_masks_and_page(stage):
     assert sorted(Path("out").rglob("*")) == [Path("out/a.png"), Path("out/sub"), Path("out/sub/b.jpg")]
 
 
+def test_the_url_of_a_folder_is_that_folder(stage):
+    make_photo("in/ä b.png")
+    done = oldphoto("restore", Path("in").absolute().as_uri(), Path("out").absolute().as_uri())
+    assert done.exit_code == 0, done.output
+    assert brightness("out/ä b.png") == 0.75
+    assert oldphoto("restore", "memory://nowhere", "out").exit_code == 2
+    assert oldphoto("restore", "memory://in", "out", "--mask", "in").exit_code == 2
+
+
 def test_the_options_reach_the_restorer(stage):
     make_photo("in/a.png")
     options = ("--no-faces", "--strength", "0.5", "--tile", "128", "--device", "cpu", "--weights", "mine")

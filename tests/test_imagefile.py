@@ -741,10 +741,12 @@ def pages_of(path: Path) -> list[Photo]:
 @pytest.mark.parametrize("byteorder", ["<", ">"])
 def test_every_page_of_a_tiff_is_read_and_written_with_what_it_says(tmp_path: Path, byteorder: Any) -> None:
     with tifffile.TiffWriter(tmp_path / "a.tif", byteorder=byteorder) as writer:
-        writer.write(COLOUR16, photometric="rgb", description="recto", resolution=(600, 600), resolutionunit=2)
+        sized: dict[str, Any] = {"resolution": (600, 600), "resolutionunit": 2}
+        writer.write(COLOUR16, photometric="rgb", description="recto", metadata=None, **sized)
         preview = np.ascontiguousarray(COLOUR[::4, ::4])
         writer.write(preview, photometric="rgb", subfiletype=1)
-        writer.write(GRAY, photometric="minisblack", description="verso", iccprofile=gray_profile(1.8))
+        icc = gray_profile(1.8)
+        writer.write(GRAY, photometric="minisblack", description="verso", metadata=None, iccprofile=icc)
     pages = pages_of(tmp_path / "a.tif")
     write_pages(pages, tmp_path / "b.tif", "tif", software="oldphoto 1.0")
     for photos in (pages, pages_of(tmp_path / "b.tif")):
