@@ -87,6 +87,7 @@ def plan_restoration(
     overwrite: bool = False,
     masks: Path | None = None,
     save_masks: Path | None = None,
+    max_pixels: int = PIXEL_LIMIT,
 ) -> Plan:
     """Plan a restoration: see `oldphoto.batch.plan`.
 
@@ -103,6 +104,8 @@ def plan_restoration(
         treated as if there were none.
     save_masks
         A folder for the masks that were used.
+    max_pixels
+        A larger mask is refused.
 
     Raises
     ------
@@ -115,7 +118,7 @@ def plan_restoration(
         raise UsageError(f"the masks ({masks}) and the photos ({source}) need folders of their own")
     if masks is not None and masks.is_file():
         try:
-            read_mask(masks)
+            read_mask(masks, max_pixels)
         except PhotoError as error:
             raise UsageError(str(error)) from error
     plan = batch.plan(source, output, photo_naming(format), overwrite=overwrite, save_masks=save_masks, leave_out=masks)

@@ -71,6 +71,16 @@ def test_every_hostile_file_is_refused_or_read_in_bounded_memory(tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photo"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on address space")
+def test_damaged_files_give_a_photo_or_a_reason(tmp_path: Path) -> None:
+    """The first of the examples that the script goes on with for as long as one likes."""
+    script = str(ROOT / "scripts" / "fuzz_decoders.py")
+    code = f"import runpy, sys; sys.argv[0] = {script!r}; runpy.run_path({script!r}, run_name='__main__')"
+    done = program(tmp_path, code, "--examples", "400")
+    assert done.stdout == "400 examples tried, 0 findings\n", done.stdout + done.stderr
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize("name", ["a JPEG with broken EXIF", "a PNG with broken EXIF"])
 def test_broken_exif_costs_the_exif_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / "a").write_bytes(READ[name]())

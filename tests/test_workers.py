@@ -9,13 +9,19 @@ import time
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import psutil
 import pytest
+import skimage.data
+from click.testing import CliRunner
 
 from oldphoto import batch
 from oldphoto.batch import Job, Result, Work
+from oldphoto.cli import main
 from oldphoto.errors import CheckpointError, PhotoError, WorkerError
-from oldphoto.imagefile import atomically
+from oldphoto.imagefile import Photo, atomically, write_photo
+from oldphoto.pipeline import RestoreOptions
+from oldphoto.work import photo_naming, restoring
 from oldphoto.workers import Workers, default_jobs
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
@@ -101,3 +107,35 @@ def test_as_many_at_once_as_there_is_work_and_room_for(monkeypatch: pytest.Monke
     monkeypatch.setattr("oldphoto.workers._free_memory", lambda: 1024**3)
     assert default_jobs(100, "cpu") == 1
     assert default_jobs(100, "cuda:1") == 2
+
+
+def small_photos(folder: Path, count: int) -> Path:
+    picture = skimage.data.astronaut().astype(np.float32) / 255
+    for number in range(count):
+        corner = picture[number % 20 * 20 :, number % 21 * 20 :][:64, :72]
+        write_photo(Photo(np.ascontiguousarray(corner)), folder / f"{number:03}.png")
+    return folder
+
+
+def test_the_networks_give_the_same_bytes_whatever_the_number_of_jobs(tmp_path: Path, bundled) -> None:
+    bundled("translation")
+    photos = small_photos(tmp_path / "in", 5)
+    for jobs in ("1", "3"):
+        arguments = ["restore", str(photos), str(tmp_path / jobs), "--with-scratch", "--jobs", jobs]
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == 0, done.output
+    one, three = ({path.name: path.read_bytes() for path in (tmp_path / jobs).iterdir()} for jobs in ("1", "3"))
+    assert len(one) == 5
+    assert one == three
+
+
+def test_memory_does_not_grow_with_the_number_of_photos(tmp_path: Path, bundled) -> None:
+    bundled("translation")
+    jobs = batch.plan(small_photos(tmp_path / "in", 120), tmp_path / "out", photo_naming()).jobs
+    with Workers(partial(restoring, RestoreOptions(with_scratch=True), device="cpu"), 1) as workers:
+        sizes = []
+        for outcome in batch.run(jobs, workers):
+            assert outcome.status == "restored", outcome.error
+            (worker,) = (each for each in psutil.Process().children() if "spawn_main" in " ".join(each.cmdline()))
+            sizes.append(worker.memory_info().rss)
+    assert max(sizes[-10:]) < 1.05 * max(sizes[20:40])

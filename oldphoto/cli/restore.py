@@ -153,7 +153,13 @@ def restore(
                 raise UsageError("--mask and --save-masks need photos in folders, not at URLs")
             return remote.plan(source, output, photo_naming(file_format), overwrite)
         return plan_restoration(
-            Path(source), Path(output), format=file_format, overwrite=overwrite, masks=mask, save_masks=save_masks
+            Path(source),
+            Path(output),
+            format=file_format,
+            overwrite=overwrite,
+            masks=mask,
+            save_masks=save_masks,
+            max_pixels=max_pixels,
         )
 
     make_work = partial(
