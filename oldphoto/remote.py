@@ -6,6 +6,7 @@ under its name at once, so that here too an output that exists is finished.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 import uuid
@@ -19,6 +20,7 @@ from oldphoto import batch
 from oldphoto.batch import Found, Job, Naming, Plan, Result, Work
 from oldphoto.errors import OldphotoError, PhotoError, UsageError
 
+_HERE = "file://"
 _STORES_AT_ONCE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "memory"})
 """Protocols by which an object is there completely or not at all; others get a temporary name first."""
 
@@ -42,8 +44,9 @@ class RemoteJob(Job):
 
     @property
     def folders(self) -> set[Path]:
-        """None: what is written on the way lies in a temporary folder."""
-        return set()
+        """The folder of the output, where it lies on this machine."""
+        is_here = self.target_url.startswith(_HERE)
+        return {Path(self.target_url.removeprefix(_HERE)).parent} if is_here else set()
 
 
 def is_url(place: object) -> bool:
@@ -177,17 +180,23 @@ def _transfer(url: str, what: str, transfer: Callable[[Any, str], None]) -> None
 
 
 def _store(files: Any, source: Path, target: str) -> None:
+    from oldphoto.imagefile import atomically
+
     protocols = (files.protocol,) if isinstance(files.protocol, str) else files.protocol
+    if "file" in protocols:
+        with atomically(Path(target)) as part:
+            shutil.copyfile(source, part)
+        return
     if _STORES_AT_ONCE.intersection(protocols):
         files.put_file(str(source), target)
         return
     folder, _, _ = target.rpartition("/")
-    part = f"{folder}/.{uuid.uuid4().hex}.oldphoto-part"
+    aside = f"{folder}/.{uuid.uuid4().hex}.oldphoto-part"
     files.makedirs(folder, exist_ok=True)
     try:
-        files.put_file(str(source), part)
-        files.mv(part, target)
+        files.put_file(str(source), aside)
+        files.mv(aside, target)
     except BaseException:
         with suppress(Exception):
-            files.rm_file(part)
+            files.rm_file(aside)
         raise

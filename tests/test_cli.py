@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from oldphoto import __version__
 from oldphoto.cli import main
 from oldphoto.errors import CheckpointError, UsageError
-from oldphoto.imagefile import Photo, read_mask, read_photo, write_mask, write_photo
+from oldphoto.imagefile import PIXEL_LIMIT, Photo, read_mask, read_photo, write_mask, write_photo
 
 
 @dataclass(frozen=True)
@@ -503,6 +503,7 @@ def test_help_and_version():
     listed = oldphoto("--help").output
     assert re.search(r"restore +Restore a photo, or a folder of photos with its tree\.", listed)
     assert "--with-scratch" in oldphoto("restore", "-h").output
+    assert f"default: {PIXEL_LIMIT}" in oldphoto("restore", "-h").output
 
 
 def test_help_and_usage_errors_import_nothing_heavy():
