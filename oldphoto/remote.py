@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -76,12 +76,13 @@ def plan(source: str | Path, output: str | Path, naming: Naming, overwrite: bool
             if f"{inner}/".startswith(f"{outer}/"):
                 raise UsageError(f"INPUT ({source}) and OUTPUT ({output}) overlap: give places beside each other")
     with _reached(source):
-        found = _find(files, root, naming.readable)
+        listed = _list(files, root)
+    found = _find(listed, root, naming.readable)
     if not found.names:
         raise UsageError(f"no photo found at {source}")
     with _reached(output):
         there = set(_list(targets, goal))
-    only = found.names[0] if list(_list(files, root)) == [root] else None
+    only = found.names[0] if listed == [root] else None
     assigned = batch.assign_names(found.names, naming.target)
     jobs = []
     for name, target in zip(found.names, assigned, strict=True):
@@ -128,9 +129,9 @@ def _list(files: Any, root: str) -> list[str]:
     return found
 
 
-def _find(files: Any, root: str, suffixes: frozenset[str]) -> Found:
+def _find(listed: Sequence[str], root: str, suffixes: frozenset[str]) -> Found:
     names, ignored = [], 0
-    for path in _list(files, root):
+    for path in listed:
         name = PurePosixPath(path.removeprefix(root).lstrip("/") or PurePosixPath(path).name)
         hidden = any(part.startswith(".") for part in name.parts)
         if ".." in name.parts or hidden or name.suffix.lower() not in suffixes:
