@@ -2,7 +2,8 @@
 
 A folder of checkpoints holds ``*.safetensors`` and ``manifest.json``: for every network its file, SHA-256,
 configuration, training records and scores. The bundled folder stands at the top of the repository and inside the
-installed package; ``OLDPHOTO_CHECKPOINTS`` or an argument points elsewhere.
+installed package; ``OLDPHOTO_CHECKPOINTS`` or an argument points elsewhere. What users import is kept in their own data
+folder.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import platformdirs
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -24,6 +26,9 @@ from oldphoto.imagefile import atomically
 
 ENVIRONMENT = "OLDPHOTO_CHECKPOINTS"
 MANIFEST = "manifest.json"
+COMPACT, PUBLISHED = "compact", "published"
+"""Architectures: the project's own, and that of Wan et al. at its published size; also what its weights are called."""
+
 Net = TypeVar("Net", bound=nn.Module)
 
 _REMEDY = "reinstall oldphoto, or point --weights at a folder of intact checkpoints"
@@ -31,7 +36,7 @@ _REMEDY = "reinstall oldphoto, or point --weights at a folder of intact checkpoi
 
 @dataclass(frozen=True)
 class Record:
-    """What the manifest says of one network."""
+    """What the manifest says of one network; ``architecture``: which networks' definitions the weights are for."""
 
     name: str
     file: str
@@ -39,6 +44,13 @@ class Record:
     config: Mapping[str, Any]
     training: tuple[Mapping[str, Any], ...] = ()
     scores: Mapping[str, Any] | None = None
+    architecture: str = COMPACT
+    licence: str | None = None
+
+
+def installed_folder(name: str) -> Path:
+    """Where weights that the user imported under a name are kept, whether they are there or not."""
+    return platformdirs.user_data_path("oldphoto", appauthor=False) / "weights" / name
 
 
 def checkpoint_folder(folder: Path | None = None) -> Path:
@@ -68,6 +80,8 @@ def read_manifest(folder: Path) -> dict[str, Record]:
                 dict(entry["config"]),
                 tuple(entry.get("training", ())),
                 entry.get("scores"),
+                str(entry.get("architecture", COMPACT)),
+                entry.get("licence"),
             )
             for name, entry in networks.items()
         }
@@ -102,7 +116,9 @@ def find(name: str, folder: Path | None = None) -> tuple[Path, Record]:
     where = checkpoint_folder(folder)
     record = read_manifest(where).get(name)
     if record is None:
-        raise CheckpointError(f"{where / MANIFEST}: no network '{name}' in it; {_REMEDY}")
+        imported = where == installed_folder(PUBLISHED)
+        remedy = "import its files too: oldphoto weights import FILES --as published" if imported else _REMEDY
+        raise CheckpointError(f"{where / MANIFEST}: no network '{name}' in it; {remedy}")
     return where, record
 
 
@@ -140,6 +156,8 @@ def save(
     training: Mapping[str, Any],
     scores: Mapping[str, Any] | None = None,
     half: bool = True,
+    architecture: str = COMPACT,
+    licence: str | None = None,
 ) -> Path:
     """Write weights (float16 unless ``half`` is False) and enter them, with their training record, in the manifest.
 
@@ -167,6 +185,8 @@ def save(
         "config": dict(config),
         "training": [*history, dict(training)],
         "scores": dict(scores) if scores is not None else None,
+        **({"architecture": architecture} if architecture != COMPACT else {}),
+        **({"licence": licence} if licence else {}),
     }
     with atomically(manifest) as temporary:
         temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The way of a photo through all stages: mask, translate, faces, blend."""
+"""The way of a photo through all stages: deblur where asked, mask, translate, faces, blend."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 
 from oldphoto.arrays import FloatImage
 from oldphoto.blending import blend
+from oldphoto.classical.deblurring import Deblurrer
 from oldphoto.errors import PhotoError, UsageError
-from oldphoto.faces import Face, FaceFinder, FaceRefiner, crop_face
+from oldphoto.faces import Face, FaceFinder, crop_face
 from oldphoto.pyramid import strips
-from oldphoto.scratches import ScratchDetector
-from oldphoto.translation import Translator
+from oldphoto.stages import face_refiner, scratch_detector, translator
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,17 @@ class RestoreOptions:
     """What a restoration does.
 
     ``with_scratch``: find and repair structured damage; ``faces``: refine faces; ``strength``: share of the whole
-    change, 0 to 1; ``tile``: side of the tiles in px (smaller needs less memory), None for the default.
+    change, 0 to 1; ``tile``: side of the tiles in px (smaller needs less memory), None for the default; ``deblur``:
+    "METHOD[:PSF]" to deblur first, "auto" to do so where blur is found with confidence; ``large_scans``: of the
+    published networks, those for large scans.
     """
 
     with_scratch: bool = False
     faces: bool = True
     strength: float = 1.0
     tile: int | None = None
+    deblur: str | None = None
+    large_scans: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,14 @@ class Restorer:
         if not 0 <= options.strength <= 1:
             raise UsageError(f"strength {options.strength}: must be between 0 and 1")
         self.options = options
-        self.detector = ScratchDetector(device, checkpoints, options.tile) if options.with_scratch else None
-        self.translator = Translator(device, checkpoints, options.tile)
+        self.deblurrer = (
+            Deblurrer.from_text(options.deblur, device, checkpoints, options.tile) if options.deblur else None
+        )
+        masked, large = options.with_scratch, options.large_scans
+        self.detector = scratch_detector(device, checkpoints, options.tile) if masked else None
+        self.translator = translator(device, checkpoints, options.tile, masked, large)
         self.finder = FaceFinder() if options.faces else None
-        self.refiner = FaceRefiner(device, checkpoints) if options.faces else None
+        self.refiner = face_refiner(device, checkpoints, large) if options.faces else None
 
     def restore(self, rgb: FloatImage, mask: FloatImage | None = None, gray: bool = False) -> Restoration:
         """Restore one photo; the input is not changed.
@@ -85,13 +93,16 @@ class Restorer:
         Raises
         ------
         PhotoError
-            The picture or the mask has another shape.
+            The picture or the mask has another shape, or the point-spread function to deblur with is larger.
         """
         if rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
             raise PhotoError(f"a photo must be H × W × 3, this array is {' × '.join(map(str, rgb.shape))}")
         if mask is not None and mask.shape != rgb.shape[:2]:
             raise PhotoError(f"the mask is {_size(mask)} px, the photo {_size(rgb)}: they must be of one size")
         seconds: dict[str, float] = {}
+        if self.deblurrer is not None:
+            with _timed(seconds, "deblur"):
+                rgb = rgb + np.float32(self.options.strength) * (self.deblurrer.prefilter(rgb) - rgb)
         if mask is None and self.detector is not None:
             with _timed(seconds, "mask"):
                 mask = self.detector.detect(rgb)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from oldphoto import checkpoints
@@ -23,8 +23,16 @@ TILE, MARGIN = 1024, 256
 """Sides of a tile and of what it sees of its neighbours, px. The network sees far: with 192 px tiles still differ
 from the whole by more than 1/255, with 256 px by less than 0.1/255."""
 
-THRESHOLD = 0.8
-"""Probability from which on a pixel counts as damaged."""
+FAINT = 0.1
+"""Probabilities below this are no reason to touch a pixel."""
+
+SURE = 0.98
+"""The highest value of a mask that was found: only a person's mask says 1, repair this whatever it looks like."""
+
+
+def graded(probability: Tensor) -> Tensor:
+    """Turn probabilities, N × 1 × H × W, into the mask that repair goes by: grown by a pixel, nothing where faint."""
+    return F.max_pool2d(probability.clamp(max=SURE) * (probability >= FAINT), 3, 1, 1)
 
 
 class ScratchDetector:
@@ -40,9 +48,12 @@ class ScratchDetector:
         self.tile = tile or TILE
 
     def detect(self, rgb: FloatImage) -> FloatImage:
-        """The mask of a photo H × W × 3 in [0, 1]: H × W, 1 = damaged, 0 = intact, grown by a pixel."""
-        mask = (self.probability(rgb) > THRESHOLD).astype(np.uint8)
-        return cv2.dilate(mask, np.ones((3, 3), np.uint8)).astype(np.float32)
+        """The mask of a photo H × W × 3 in [0, 1]: H × W, 0 = intact, up to SURE = damaged, grown by a pixel.
+
+        Values between say how likely damage is; half and more counts as damaged.
+        """
+        probability = self.probability(rgb)
+        return np.asarray(graded(torch.from_numpy(probability)[None, None])[0, 0].numpy())
 
     def probability(self, rgb: FloatImage) -> FloatImage:
         """How likely each pixel is damaged, H × W in [0, 1]: the highest over all scales."""

@@ -50,6 +50,52 @@ def run_tiled(
             out[top:bottom, left:right] = core.permute(1, 2, 0).reshape(out[top:bottom, left:right].shape).numpy()
 
 
+def run_overlapping(
+    network: Callable[..., Tensor],
+    pictures: tuple[FloatImage, ...],
+    out: FloatImage,
+    multiple: int,
+    device: torch.device,
+    tile: int,
+    overlap: int,
+) -> None:
+    """As `run_tiled`, for networks that normalise over the whole picture: tiles differ, and fade into each other.
+
+    A picture of at most ``tile`` px a side goes through in one piece. ``overlap``: px that neighbours have in common,
+    at least.
+    """
+    side = _round_up(max(tile, 2 * overlap), multiple)
+    height, width = out.shape[:2]
+    row_index, column_index = _mirrored(height, multiple), _mirrored(width, multiple)
+    out[:] = 0
+    total = np.zeros((height, width), np.float32)
+    for top, down in _faded(len(row_index), side, overlap, multiple):
+        for left, across in _faded(len(column_index), side, overlap, multiple):
+            rows, columns = row_index[top : top + len(down)], column_index[left : left + len(across)]
+            tensors = [_tensor(picture, rows, columns, device) for picture in pictures]
+            with torch.inference_mode():
+                result = network(*tensors)[0].float().cpu().permute(1, 2, 0).numpy()
+            weight = down[: height - top, None] * across[: width - left]
+            there = slice(top, top + weight.shape[0]), slice(left, left + weight.shape[1])
+            out[there] += weight[..., None] * result[: weight.shape[0], : weight.shape[1]]
+            total[there] += weight
+    out /= total[..., None]
+
+
+def _faded(length: int, side: int, overlap: int, multiple: int) -> Iterator[tuple[int, FloatImage]]:
+    """Starts of the tiles along one axis, spread evenly, and each one's weights, which fade over the overlaps."""
+    if length <= side:
+        yield 0, np.ones(length, np.float32)
+        return
+    count = -(-(length - overlap) // (side - overlap))
+    starts = [(length - side) * index // (count - 1) // multiple * multiple for index in range(count)]
+    for start in starts:
+        place = np.arange(side) + 0.5
+        before = place if start else np.full(side, np.inf)
+        after = side - place if start + side < length else np.full(side, np.inf)
+        yield start, np.minimum(np.minimum(before, after) / overlap, 1).astype(np.float32)
+
+
 def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 

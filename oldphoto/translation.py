@@ -50,12 +50,16 @@ class Translator:
 
         ``strength`` scales the whole change, from 0 (the photo as it was) to 1. The input is not changed.
         """
-        if mask is None:
-            mask = np.zeros(rgb.shape[:2], np.float32)
-        picture = prefill(rgb, mask)
+        picture = rgb.copy() if mask is None else prefill(rgb, mask)
         tone, share = self.estimate_tone(picture)
         apply_tone(tone, picture, share)
-        out = self._repair(picture, mask)
+        damage = None
+        if mask is not None and mask.any():
+            hidden = rgb.copy()
+            apply_tone(tone, hidden, share)
+            hidden -= picture
+            damage = mask, hidden
+        out = self._repair(picture, damage)
         for rows in strips(len(out)):
             out[rows] = rgb[rows] + np.float32(strength) * (out[rows].clip(0, 1) - rgb[rows])
         return out
@@ -75,19 +79,27 @@ class Translator:
         share = TONE_SHARE * min(max((change - none) / (full - none), 0.0), 1.0)
         return ToneMap(tone.curve.cpu(), tone.matrix.cpu(), tone.gain.cpu(), tone.offset.cpu()), share
 
-    def _repair(self, picture: FloatImage, mask: FloatImage) -> FloatImage:
-        """Local repair from coarse to fine; ``picture`` is changed."""
+    def _repair(self, picture: FloatImage, damage: tuple[FloatImage, FloatImage] | None) -> FloatImage:
+        """Local repair from coarse to fine; ``picture`` is changed. ``damage``: the mask, and what prefilling hid."""
         if depth(picture.shape, BASE):
             coarse = halve(picture)
-            change = self._repair(coarse.copy(), (halve(mask) > 0.25).astype(np.float32))
+            # A hairline covers half of a coarse pixel, and is damage there all the same.
+            coarse_damage = damage and (np.minimum(2 * halve(damage[0]), 1), halve(damage[1]))
+            change = self._repair(coarse.copy(), coarse_damage)
             change -= coarse
-            del coarse
+            del coarse, coarse_damage
             for rows, strip in doubled(change, picture.shape):
                 picture[rows] += strip
             del change
         out = np.empty_like(picture)
-        run_tiled(self.net, (picture, mask), out, self.net.multiple, self.device, self.tile, MARGIN)
+        network, pictures = (self.net, (picture, *damage)) if damage else (self._undamaged, (picture,))
+        run_tiled(network, pictures, out, self.net.multiple, self.device, self.tile, MARGIN)
         return out
+
+    def _undamaged(self, picture: Tensor) -> Tensor:
+        nothing = torch.zeros_like(picture)
+        translated: Tensor = self.net(picture, nothing[:, :1], nothing)
+        return translated
 
 
 def apply_tone(tone: ToneMap, picture: FloatImage, share: float = 1.0) -> None:

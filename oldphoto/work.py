@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -358,16 +358,16 @@ def finding_masks(
     CheckpointError
         The weights are missing or altered.
     """
-    from oldphoto.scratches import ScratchDetector
+    from oldphoto.stages import scratch_detector
 
-    detector = ScratchDetector(device, checkpoints, tile)
+    detector = scratch_detector(device, checkpoints, tile)
 
     def work(job: Job) -> Result:
         watch = _Stopwatch()
         with watch.timing("read"):
             photo = read_photo(job.source, max_pixels)
         with watch.timing("scratches"):
-            mask = detector.detect(photo.rgb)
+            mask = (detector.detect(photo.rgb) >= _DAMAGED).astype(np.float32)
         with watch.timing("write"):
             write_mask(mask, job.target)
         return Result(
@@ -428,6 +428,38 @@ def ageing(*, seed: int = 0, severity: float | None = None, quality: int = 95, m
             damaged_share=float((aged.mask >= _DAMAGED).mean()),
             warnings=(*photo.warnings, *written),
         )
+
+    return work
+
+
+def filtering(
+    change: Callable[[Photo, Job], FloatImage], stage: str, quality: int = 95, max_pixels: int = PIXEL_LIMIT
+) -> Work:
+    """Return the work that writes a photo with other pixels; gray ones stay gray.
+
+    Parameters
+    ----------
+    change
+        Makes the new pixels, H × W × 3 in [0, 1].
+    stage
+        What the log calls the time that it takes.
+    quality
+        The quality of JPEG and WebP, 1 to 100.
+    max_pixels
+        Larger photos are refused.
+    """
+
+    def work(job: Job) -> Result:
+        watch = _Stopwatch()
+        with watch.timing("read"):
+            photo = read_photo(job.source, max_pixels)
+        with watch.timing(stage):
+            rgb = change(photo, job)
+            if photo.gray:
+                rgb = np.repeat(rgb.mean(2, keepdims=True), 3, 2)
+        with watch.timing("write"):
+            written = write_photo(photo.with_rgb(rgb), job.target, format_of(job.target), quality)
+        return Result(seconds=watch.seconds, warnings=(*photo.warnings, *written))
 
     return work
 

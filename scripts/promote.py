@@ -22,6 +22,7 @@ SCORES = {
     "autoencoders": ("round trip PSNR", 1),
     "translation": ("PSNR translated", 1),
     "faces": ("perceptual refined", -1),
+    "denoiser": ("PSNR denoised", 1),
 }
 """The score that decides for each network, and whether more (1) or less (-1) is better."""
 

@@ -28,6 +28,8 @@ class RestoreOptions:
     faces: bool = True
     strength: float = 1.0
     tile: int | None = None
+    deblur: str | None = None
+    large_scans: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,10 @@ def stage(monkeypatch):
     monkeypatch.setattr("oldphoto.audit.made_by", lambda *_: {"version": __version__})
     pipeline = types.ModuleType("oldphoto.pipeline")
     pipeline.RestoreOptions, pipeline.Restorer, pipeline.Restoration = RestoreOptions, stage.restorer, Restoration
-    scratches = types.ModuleType("oldphoto.scratches")
-    scratches.ScratchDetector = stage.detector
+    stages = types.ModuleType("oldphoto.stages")
+    stages.scratch_detector = stage.detector
     monkeypatch.setitem(sys.modules, "oldphoto.pipeline", pipeline)
-    monkeypatch.setitem(sys.modules, "oldphoto.scratches", scratches)
+    monkeypatch.setitem(sys.modules, "oldphoto.stages", stages)
     return stage
 
 

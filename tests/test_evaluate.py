@@ -208,7 +208,7 @@ def folder(tmp_path: Path) -> Path:
 def stand(monkeypatch) -> Stand:
     stand = Stand()
     monkeypatch.setattr("oldphoto.pipeline.Restorer", lambda options, device, checkpoints: stand)
-    monkeypatch.setattr("oldphoto.scratches.ScratchDetector", lambda device, checkpoints, tile: stand)
+    monkeypatch.setattr("oldphoto.stages.scratch_detector", lambda device, checkpoints, tile: stand)
     return stand
 
 

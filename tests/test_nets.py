@@ -41,12 +41,13 @@ def awakened(net: nn.Module) -> nn.Module:
 
 def test_translation_is_the_identity_before_training() -> None:
     picture, mask = torch.rand(2, 3, 64, 128), (torch.rand(2, 1, 64, 128) < 0.2).float()
-    torch.testing.assert_close(TranslationNet()(picture, mask), picture, rtol=0, atol=1e-5)
+    hidden = mask * torch.randn(2, 3, 64, 128)
+    torch.testing.assert_close(TranslationNet()(picture, mask, hidden), picture, rtol=0, atol=1e-5)
 
 
 def test_mapping_is_the_identity_before_training() -> None:
-    latent, mask = torch.randn(2, 64, 16, 32), torch.rand(2, 1, 64, 128)
-    torch.testing.assert_close(Mapping()(latent, mask), latent, rtol=0, atol=0)
+    latent, mask, hidden = torch.randn(2, 64, 16, 32), torch.rand(2, 1, 64, 128), torch.randn(2, 3, 64, 128)
+    torch.testing.assert_close(Mapping()(latent, mask, hidden), latent, rtol=0, atol=0)
 
 
 def test_face_refinement_is_the_identity_before_training() -> None:
@@ -64,13 +65,13 @@ def test_joined_stages_are_the_modules_that_were_trained() -> None:
     old, clean, mapping = Autoencoder(), Autoencoder(), awakened(Mapping())
     assert isinstance(mapping, Mapping)
     net = TranslationNet.from_stages(old, mapping, clean)
-    picture, mask = torch.rand(1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
+    picture, mask, hidden = torch.rand(1, 3, 64, 64), torch.zeros(1, 1, 64, 64), torch.zeros(1, 3, 64, 64)
     latent = old.encoder.encode(picture)
-    change = clean.decoder(mapping(latent, mask)) - clean.decoder(latent)
-    torch.testing.assert_close(net(picture, mask), picture + change, rtol=0, atol=1e-5)
+    change = clean.decoder(mapping(latent, mask, hidden)) - clean.decoder(latent)
+    torch.testing.assert_close(net(picture, mask, hidden), picture + change, rtol=0, atol=1e-5)
     fresh = TranslationNet()
     fresh.load_state_dict(net.state_dict())
-    torch.testing.assert_close(fresh(picture, mask), net(picture, mask), rtol=0, atol=1e-5)
+    torch.testing.assert_close(fresh(picture, mask, hidden), net(picture, mask, hidden), rtol=0, atol=1e-5)
 
 
 # --- shapes ----------------------------------------------------------------------------------------------------------
@@ -98,9 +99,10 @@ def test_the_unet_gives_one_logit_a_pixel_from_its_multiple_on() -> None:
 
 def test_the_pictures_of_a_batch_do_not_see_each_other() -> None:
     picture, mask = torch.rand(3, 3, 64, 64), (torch.rand(3, 1, 64, 64) < 0.3).float()
+    hidden = mask * torch.randn(3, 3, 64, 64)
     net = awakened(TranslationNet())
-    alone = torch.cat([net(p[None], m[None]) for p, m in zip(picture, mask, strict=True)])
-    torch.testing.assert_close(net(picture, mask), alone, rtol=0, atol=1e-5)
+    alone = torch.cat([net(p[None], m[None], h[None]) for p, m, h in zip(picture, mask, hidden, strict=True)])
+    torch.testing.assert_close(net(picture, mask, hidden), alone, rtol=0, atol=1e-5)
 
 
 # --- the partial non-local block -------------------------------------------------------------------------------------
@@ -223,9 +225,10 @@ def test_the_translation_of_a_place_depends_on_a_bounded_neighbourhood() -> None
     """Far away, where no chain of layers reaches, a change changes nothing at all: cost and tiles are bounded."""
     net = awakened(TranslationNet()).eval()
     picture, mask = torch.rand(1, 3, 64, 1024), torch.zeros(1, 1, 64, 1024)
-    other, other_mask = picture.clone(), mask.clone()
-    other[..., :64], other_mask[..., :32] = 0, 1
-    change = (net(other, other_mask) - net(picture, mask)).abs().amax((0, 1, 2))
+    hidden = torch.zeros_like(picture)
+    other, other_mask, other_hidden = picture.clone(), mask.clone(), hidden.clone()
+    other[..., :64], other_mask[..., :32], other_hidden[..., :32] = 0, 1, 1
+    change = (net(other, other_mask, other_hidden) - net(picture, mask, hidden)).abs().amax((0, 1, 2))
     assert change[:64].max() > 1e-3
     assert change[64 + 512 :].max() < 1e-5
 
@@ -289,7 +292,8 @@ def test_tone_applied_in_strips_is_tone_applied_to_the_whole(
 
 def translation_loss(net: nn.Module) -> Tensor:
     picture, mask = torch.rand(2, 3, 128, 128), (torch.rand(2, 1, 128, 128) < 0.2).float()
-    return (net(picture, mask) - torch.rand_like(picture)).square().mean()
+    hidden = mask * torch.randn(2, 3, 128, 128)
+    return (net(picture, mask, hidden) - torch.rand_like(picture)).square().mean()
 
 
 def autoencoder_loss(net: nn.Module) -> Tensor:

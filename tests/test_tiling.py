@@ -130,7 +130,8 @@ def test_scratches_are_found_alike_in_tiles_and_in_the_whole(scratches: ScratchU
 def test_tiles_are_translated_like_the_whole(translation: TranslationNet, photo: Photo, name: str) -> None:
     picture = photo(name)
     mask = blots(*picture.shape[:2])
-    pictures = (prefill(picture, mask), mask)
+    filled = prefill(picture, mask)
+    pictures = (filled, mask, picture - filled)
     whole = tiled(translation, pictures, 3, translation.multiple, WHOLE, 0)
     assert np.abs(whole - pictures[0]).std() > 0.005, "a network that changes nothing would pass"
     assert_seamless(whole, tiled(translation, pictures, 3, translation.multiple, 256, oldphoto.translation.MARGIN), 256)
@@ -213,7 +214,7 @@ def test_the_networks_take_the_smallest_and_thinnest_pictures(shape: tuple[int, 
     picture = noise(*shape, 3)
     mask = ScratchDetector("cpu", random_weights).detect(picture)
     assert mask.shape == shape
-    assert set(np.unique(mask)) <= {0, 1}
+    assert 0 <= mask.min() <= mask.max() <= 1
     restored = Translator("cpu", random_weights).translate(picture, mask)
     assert restored.shape == picture.shape
     assert np.isfinite(restored).all()

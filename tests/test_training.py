@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from oldphoto import checkpoints
 from oldphoto.arrays import ByteImage, FloatImage
 from oldphoto.errors import CheckpointError, UsageError
+from oldphoto.nets.denoiser import DenoiserNet
 from oldphoto.nets.facegan import FaceNet
 from oldphoto.nets.tone import ToneNet
 from oldphoto.nets.translation import TranslationNet
@@ -36,6 +37,7 @@ KINDS: dict[str, type[nn.Module]] = {
     "autoencoders": autoencoders.Autoencoders,
     "translation": TranslationNet,
     "faces": FaceNet,
+    "denoiser": DenoiserNet,
 }
 TRAINERS = pytest.mark.parametrize("name", KINDS)
 NEEDS_PERCEPTUAL = ("translation", "faces")
@@ -105,6 +107,7 @@ def prepare(name: str, out: Path) -> None:
         torch.manual_seed(0)
         start = autoencoders.Autoencoders().state_dict()
         checkpoints.save("autoencoders", start, {}, out, {"run": 0}, half=False)
+        checkpoints.save("scratches", ScratchUNet().state_dict(), {}, out, {"run": 0})
 
 
 def interrupted_after(count: int, original: Callable[..., Iterator[Batch]]) -> Callable[..., Iterator[Batch]]:
@@ -183,7 +186,7 @@ def test_held_out_photos_reach_no_training(data: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(scratches, "scratch_examples", spied)
     scratches.train(tiny(data, tmp_path, steps=1))
     trained, checked = streams
-    assert (len(trained), len(checked)) == (3, 1)
+    assert (len(trained), len(checked)) == (4, 1)  # three photographs and a face
     assert not any(a.shape == b.shape and (a == b).all() for a in trained for b in checked)
 
 

@@ -45,13 +45,19 @@ def test_the_list_tells_size_parameters_training_and_scores(folder):
     assert list(told["networks"]) == ["scratches", "tone"]
     assert told["networks"]["tone"] == {
         "file": "tone.safetensors",
+        "sha256": checkpoints.sha256(folder / "tone.safetensors"),
+        "architecture": "compact",
         "bytes": (folder / "tone.safetensors").stat().st_size,
         "parameters": 16,
+        "gigaflop": {"per": "photo", "count": 0.133},
         "hours": 2.0,  # the first run was begun anew by the second, which the third went on from
         "steps": 150,
         "scores": {"PSNR": 24.5},
+        "licence": None,
     }
+    assert told["networks"]["scratches"]["gigaflop"] is None  # no such network can be made of its configuration
     table = weights("list", folder).stdout
+    assert told["networks"]["tone"]["sha256"] in table and "0.1 GFLOP a photo" in table
     assert "tone" in table and "16 parameters" in table and "2.0 h, 150 steps" in table and "PSNR 24.5" in table
 
 

@@ -14,6 +14,9 @@ from oldphoto.errors import OldphotoError, UsageError
 
 COMMANDS = {
     "restore": "oldphoto.cli.restore:restore",
+    "deblur": "oldphoto.cli.deblur:deblur",
+    "denoise": "oldphoto.cli.denoise:denoise",
+    "diagnose": "oldphoto.cli.diagnose:diagnose",
     "mask": "oldphoto.cli.mask:mask",
     "age": "oldphoto.cli.age:age",
     "train": "oldphoto.cli.train:train",

@@ -109,7 +109,7 @@ network_options = _all(
         "--tile", type=click.IntRange(min=64), metavar="N", help="Side of the tiles; smaller takes less memory."
     ),
     click.option(
-        "--weights", "--checkpoints", "weights", metavar="NAME|DIR", help="Other weights than the bundled ones."
+        "--weights", "--checkpoints", "weights", metavar="NAME|DIR", help="Other weights: published, or a folder."
     ),
 )
 
@@ -144,7 +144,13 @@ pixel_option = click.option(
 
 def weights_folder(weights: str | None) -> Path | None:
     """Return the folder that --weights names, None for the default."""
-    return None if weights is None or weights == "bundled" else Path(weights)
+    if weights is None or weights == "bundled":
+        return None
+    if weights == "published":
+        from oldphoto.published_weights import installed
+
+        return installed()
+    return Path(weights)
 
 
 def is_verbose(ctx: click.Context) -> bool:

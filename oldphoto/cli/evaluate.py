@@ -69,7 +69,7 @@ def _measured(
     from oldphoto.errors import UsageError
     from oldphoto.evaluation import measure, perceptual_distance
     from oldphoto.pipeline import RestoreOptions, Restorer
-    from oldphoto.scratches import ScratchDetector
+    from oldphoto.stages import scratch_detector
     from oldphoto.training.datasets import load_held_out
 
     if not (data / "photos").is_dir() or not (data / "heldout-photos.txt").is_file():
@@ -77,7 +77,7 @@ def _measured(
     photos = load_held_out(data, "photos")[:limit]
     folder = weights_folder(weights)
     restorer = Restorer(RestoreOptions(with_scratch=True, faces=False, tile=tile), device, folder)
-    detector = ScratchDetector(device, folder, tile)
+    detector = scratch_detector(device, folder, tile)
     try:
         distance = perceptual_distance()
     except UsageError as error:

@@ -53,9 +53,7 @@ def mask(
 
         return batch.plan(source, output, mask_naming(), overwrite=overwrite)
 
-    make_work = partial(
-        _make_work, device=device, checkpoints=weights_folder(weights), tile=tile, max_pixels=max_pixels
-    )
+    make_work = partial(_make_work, weights, device=device, tile=tile, max_pixels=max_pixels)
     run = Run(
         jobs=jobs,
         log=log,
@@ -69,7 +67,7 @@ def mask(
     carry_out(run, make_plan, make_work)
 
 
-def _make_work(**options: Any) -> Work:
+def _make_work(weights: str | None, **options: Any) -> Work:
     from oldphoto.work import finding_masks
 
-    return finding_masks(**options)
+    return finding_masks(checkpoints=weights_folder(weights), **options)

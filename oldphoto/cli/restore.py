@@ -59,6 +59,11 @@ def _verify(ctx: click.Context, param: click.Parameter, path: Path | None) -> No
     help="Your own masks, white = damaged: a file, or a folder with the names of the photos.",
 )
 @click.option("--no-faces", is_flag=True, help="Leave faces as they come out.")
+@click.option(
+    "--deblur",
+    metavar="METHOD[:PSF]",
+    help="Deblur first, by a method of oldphoto deblur; auto: only where blur is found with confidence.",
+)
 @click.option("--strength", type=ShareType(), default=1.0, show_default=True, help="0 = untouched, 1 = full.")
 @click.option(
     "--format",
@@ -72,6 +77,7 @@ def _verify(ctx: click.Context, param: click.Parameter, path: Path | None) -> No
     "--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Quality of JPEG and WebP outputs."
 )
 @click.option("--save-masks", type=PathType(), metavar="DIR", help="Write the masks that were used here.")
+@click.option("--hr", "large_scans", is_flag=True, help="With --weights published: its networks for large scans.")
 @click.option("--report", type=PathType(), metavar="FILE.html", help="Write a page that compares before and after.")
 @click.option("--no-stamp", is_flag=True, help="Do not name oldphoto in the EXIF Software tag of the outputs.")
 @pixel_option
@@ -113,10 +119,12 @@ def restore(
     with_scratch: bool,
     mask: Path | None,
     no_faces: bool,
+    deblur: str | None,
     strength: float,
     file_format: str,
     quality: int,
     save_masks: Path | None,
+    large_scans: bool,
     report: Path | None,
     no_stamp: bool,
     max_pixels: int,
@@ -164,9 +172,16 @@ def restore(
 
     make_work = partial(
         _make_work,
-        {"with_scratch": with_scratch, "faces": not no_faces, "strength": strength, "tile": tile},
+        {
+            "with_scratch": with_scratch,
+            "faces": not no_faces,
+            "strength": strength,
+            "tile": tile,
+            "deblur": deblur,
+            "large_scans": large_scans,
+        },
+        weights,
         device=device,
-        checkpoints=weights_folder(weights),
         quality=quality,
         previews=report is not None,
         stamp=not no_stamp,
@@ -183,10 +198,10 @@ def _connect(address: str, cpus: float, gpus: float | None, most: int | None) ->
     return Cluster(address, cpus, gpus, most)
 
 
-def _make_work(options: Mapping[str, Any], **others: Any) -> Work:
+def _make_work(options: Mapping[str, Any], weights: str | None, **others: Any) -> Work:
     """Load the networks, in the process that uses them."""
     from oldphoto.pipeline import RestoreOptions
     from oldphoto.remote import staging
     from oldphoto.work import restoring
 
-    return staging(partial(restoring, RestoreOptions(**options), **others))
+    return staging(partial(restoring, RestoreOptions(**options), checkpoints=weights_folder(weights), **others))

@@ -7,13 +7,20 @@ from pathlib import Path
 
 import click
 
-NETWORKS = ("scratches", "tone", "autoencoders", "translation", "faces")
+NETWORKS = ("scratches", "tone", "autoencoders", "translation", "faces", "denoiser")
 
 
 @click.command()
 @click.argument("network", type=click.Choice(NETWORKS))
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of training photographs.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for weights and manifest.")
+@click.option(
+    "--config",
+    type=click.Choice(["compact", "published"]),
+    default="compact",
+    show_default=True,
+    help="The project's own networks, or those of the published model at their size.",
+)
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop after so many minutes.")
 @click.option("--steps", type=click.IntRange(min=1), help="Stop after so many steps.")
 @click.option("--resume", is_flag=True, help="Go on from the weights in --out.")
@@ -28,6 +35,7 @@ def train(
     network: str,
     data: Path,
     out: Path,
+    config: str,
     minutes: float | None,
     steps: int | None,
     resume: bool,
@@ -42,13 +50,14 @@ def train(
     """Train NETWORK on the photographs in --data, and keep weights and manifest in --out.
 
     Give a budget with --minutes or --steps. The weights are saved every few minutes; after an interruption,
-    --resume goes on from them.
+    --resume goes on from them. On several processors: torchrun --nproc-per-node N -m oldphoto train ...
     """
     import logging
 
     import torch
 
     from oldphoto.checkpoints import pick_device
+    from oldphoto.training import parallel
     from oldphoto.training.loop import Settings
 
     if (minutes is None) == (steps is None):
@@ -56,7 +65,11 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s")
-    settings = Settings(
-        data, out, minutes, steps, resume, seed, batch, crop, learning_rate, str(pick_device(device)), bfloat16
-    )
+    device = parallel.device(str(pick_device(device)))
+    settings = Settings(data, out, minutes, steps, resume, seed, batch, crop, learning_rate, device, bfloat16)
+    if config == "published":
+        from oldphoto.training import published
+
+        published.train(network, settings)
+        return
     importlib.import_module(f"oldphoto.training.{network}").train(settings)

@@ -62,8 +62,9 @@ class PartialNonLocal(nn.Module):
 class Mapping(nn.Module):
     """Latents of an old photograph and its mask to the latents of the clean one.
 
-    ``forward(latent, mask)``: ``latent`` N × channels × H/4 × W/4, ``mask`` N × 1 × H × W in [0, 1] (1 = damaged),
-    H and W multiples of 64; returns the mapped latent, which equals the given one before training.
+    ``forward(latent, mask, hidden)``: ``latent`` N × channels × H/4 × W/4, ``mask`` N × 1 × H × W in [0, 1] (1 =
+    damaged) and ``hidden`` N × 3 × H × W as in `TranslationNet`, H and W multiples of 64; returns the mapped latent,
+    which equals the given one before training.
     """
 
     multiple = 64
@@ -77,7 +78,7 @@ class Mapping(nn.Module):
     ) -> None:
         super().__init__()
         wide, widest = global_widths
-        self.mask_stem = nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(16, channels, 1))
+        self.mask_stem = nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(64, channels, 1))
         self.enter = nn.Conv2d(channels, channels, 3, padding=1)
         self.local = residual_blocks(channels, local_blocks)
         self.down = nn.Sequential(Downsample(channels, wide), ResidualBlock(wide), Downsample(wide, widest))
@@ -88,8 +89,8 @@ class Mapping(nn.Module):
         self.fuse = residual_blocks(channels, fuse_blocks)
         self.leave = start_at_zero(nn.Conv2d(channels, channels, 3, padding=1))
 
-    def forward(self, latent: Tensor, mask: Tensor) -> Tensor:
-        features = self.enter(latent) + self.mask_stem(mask)
+    def forward(self, latent: Tensor, mask: Tensor, hidden: Tensor) -> Tensor:
+        features = self.enter(latent) + self.mask_stem(torch.cat([mask, hidden], 1))
         coarse = self.before(self.down(features))
         coarse = self.after(self.non_local(coarse, 1 - F.avg_pool2d(mask, 16)))
         fused = self.fuse(self.local(features) + self.up(coarse))
@@ -100,18 +101,19 @@ class Mapping(nn.Module):
 class DetailBranch(nn.Module):
     """A second residual local branch, at half size, for what the latent is too coarse for: grain, hairlines, edges.
 
-    It sees the encoder's fine features, what the mapping did to the latent, and the mask, and gives a change of the
-    picture, N × 3 × H × W, which is zero before training.
+    It sees the encoder's fine features, what the mapping did to the latent, the mask and what it hides, and gives a
+    change of the picture, N × 3 × H × W, which is zero before training.
     """
 
     def __init__(self, channels: int = 64, fine_width: int = 32, width: int = 40, blocks: int = 3) -> None:
         super().__init__()
         self.fine = nn.Conv2d(fine_width, width, 3, padding=1)
         self.mapped = Upsample(channels, width)
-        self.mask_stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4, width, 1))
+        self.mask_stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(16, width, 1))
         self.body = residual_blocks(width, blocks)
         self.head = nn.Sequential(start_at_zero(nn.Conv2d(width, 12, 3, padding=1)), nn.PixelShuffle(2))
 
-    def forward(self, fine: Tensor, mapped: Tensor, mask: Tensor) -> Tensor:
-        change: Tensor = self.head(self.body(self.fine(fine) + self.mapped(mapped) + self.mask_stem(mask)))
+    def forward(self, fine: Tensor, mapped: Tensor, mask: Tensor, hidden: Tensor) -> Tensor:
+        seen = self.fine(fine) + self.mapped(mapped) + self.mask_stem(torch.cat([mask, hidden], 1))
+        change: Tensor = self.head(self.body(seen))
         return change

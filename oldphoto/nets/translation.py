@@ -12,10 +12,11 @@ from oldphoto.nets.mapping import DetailBranch, Mapping
 class TranslationNet(nn.Module):
     """What inference needs of the triplet: the encoder of old photographs, the mapping, the decoder of clean ones.
 
-    ``forward(picture, mask)``: ``picture`` N × 3 × H × W in [0, 1] with its holes prefilled, ``mask`` N × 1 × H × W,
-    H and W multiples of ``multiple``. Returns ``picture`` plus the difference that the mapping makes to the decoded
-    picture, plus the change of the detail branch: what the autoencoders lose is not lost, and a network that has
-    nothing to change changes nothing.
+    ``forward(picture, mask, hidden)``: ``picture`` N × 3 × H × W in [0, 1] with its holes prefilled, ``mask`` N × 1 ×
+    H × W, how surely each pixel is damaged, ``hidden`` N × 3 × H × W, the photo minus ``picture``: what prefilling
+    covered, so that a false alarm can be undone. H and W are multiples of ``multiple``. Returns ``picture`` plus the
+    difference that the mapping makes to the decoded picture, plus the change of the detail branch: what the
+    autoencoders lose is not lost, and a network that has nothing to change changes nothing.
     """
 
     multiple = Mapping.multiple
@@ -34,9 +35,9 @@ class TranslationNet(nn.Module):
         net.encoder, net.mapping, net.decoder = old.encoder, mapping, clean.decoder
         return net
 
-    def forward(self, picture: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, picture: Tensor, mask: Tensor, hidden: Tensor) -> Tensor:
         latent, fine = self.encoder.encode_in_detail(picture)
-        mapped = self.mapping(latent, mask)
+        mapped = self.mapping(latent, mask, hidden)
         after, before = self.decoder(torch.cat([mapped, latent])).chunk(2)
-        translated: Tensor = picture + (after - before) + self.detail(fine, mapped - latent, mask)
+        translated: Tensor = picture + (after - before) + self.detail(fine, mapped - latent, mask, hidden)
         return translated

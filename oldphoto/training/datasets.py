@@ -17,7 +17,7 @@ from oldphoto.arrays import ByteImage, FloatImage
 from oldphoto.errors import UsageError
 from oldphoto.imagefile import INPUT_SUFFIXES
 from oldphoto.training.ageing import LUMA, Severity, age, fade
-from oldphoto.training.damage import damage, smooth_noise
+from oldphoto.training.damage import damage
 from oldphoto.training.decoys import paste_decoys
 
 Example = dict[str, FloatImage]
@@ -50,6 +50,12 @@ def load_held_out(data: Path, folder: str, mode: str = "RGB") -> list[ByteImage]
     """The held-out images of ``data/folder``, in sorted order. Raises UsageError if none."""
     kept = held_out(data)
     return _load(data / folder, mode, lambda name: name in kept)
+
+
+def load_scenes(data: Path) -> list[ByteImage]:
+    """Photographs and, since most old photographs show people, every third of the faces if there are any."""
+    faces = load_images(data, "faces")[::3] if (data / "faces").is_dir() else []
+    return load_images(data, "photos") + faces
 
 
 def _load(folder: Path, mode: str, wanted: Callable[[str], bool]) -> list[ByteImage]:
@@ -102,23 +108,25 @@ def scratch_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage],
 
 
 def translation_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage], side: int) -> Maker:
-    """Pairs for the local translation: ``photo`` with its ``found`` mask, and the ``clean`` picture.
+    """Examples for the local translation: ``photo``, ``aged``, ``mask`` and ``clean``.
 
-    Tone is the tone estimator's business, so both sides share one: the aged picture is corrected, more or less well,
-    by a linear fit to the clean one, which amplifies its noise as a correction does, and ``clean`` gets the same
-    correction of the same fading. The mask is as a detector finds it: grown, with misses and false alarms, or absent.
+    Tone is the tone estimator's business, so ``photo`` and ``clean`` share one: the aged picture is corrected, more or
+    less well, by a linear fit to the clean one, which amplifies its noise as a correction does, and ``clean`` gets the
+    same correction of the same fading. ``aged`` is the picture before the correction, which a detector sees, and
+    ``mask`` what a person would mark in it: the damage, and a little more.
     """
 
     def make(rng: Generator) -> Example:
         clean = random_crop(photos[int(rng.integers(len(photos)))], side, rng, (0.6, 1.3))
         if rng.random() < 0.1:  # nothing to do, and nothing may be done
-            mask = _as_found(np.zeros((side, side), np.float32), rng)
-            return {"photo": clean, "mask": mask, "clean": clean}
+            return {"photo": clean, "aged": clean, "mask": np.zeros((side, side), np.float32), "clean": clean}
         aged = age(clean, rng, None, np.exp(rng.uniform(np.log(0.7), np.log(1.8))), textures)
         while aged.mask.mean() > MOST_HIDDEN:
             aged = age(clean, rng, None, np.exp(rng.uniform(np.log(0.7), np.log(1.8))), textures)
         correct = _correction(aged.toned, clean, rng)
-        return {"photo": correct(aged.photo), "mask": _as_found(aged.mask, rng), "clean": correct(aged.toned)}
+        brush = int(rng.choice([1, 2, 3, 3, 4]))
+        marked = np.asarray(cv2.dilate(aged.mask, np.ones((brush, brush), np.uint8)), np.float32)
+        return {"photo": correct(aged.photo), "aged": aged.photo, "mask": marked, "clean": correct(aged.toned)}
 
     return make
 
@@ -134,22 +142,6 @@ def _correction(toned: FloatImage, clean: FloatImage, rng: Generator) -> Callabl
     share = np.float32(rng.uniform(0.4, 1.0))
     matrix = (share * matrix + (1 - share) * prior).astype(np.float32)
     return lambda picture: np.asarray(picture @ matrix[:3] + matrix[3], np.float32)
-
-
-def _as_found(mask: FloatImage, rng: Generator) -> FloatImage:
-    """The mask of a detector that is good, not perfect."""
-    chance = rng.random()
-    if chance < 0.12:
-        return np.zeros_like(mask)
-    size = int(rng.choice([1, 2, 3, 3, 4]))
-    found = cv2.dilate(mask, np.ones((size, size), np.uint8))
-    if chance < 0.5:
-        field = smooth_noise(mask.shape, rng.uniform(4, 16), rng)
-        found = found * (field > rng.uniform(-2.2, -0.8))
-        if rng.random() < 0.4:
-            false_alarm = smooth_noise(mask.shape, rng.uniform(10, 40), rng)
-            found = np.maximum(found, false_alarm > rng.uniform(2.5, 3.2))
-    return np.asarray(found, np.float32)
 
 
 def tone_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage], side: int) -> Maker:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from oldphoto.errors import UsageError
+from oldphoto.training import parallel
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -78,6 +79,7 @@ class Optimiser(Generic[Net]):
             group["lr"] = rate
         self.adam.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        parallel.average_gradients(self.parameters)
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.adam.step()
         keep = min(self.ema, (1 + self.steps) / (10 + self.steps))
@@ -111,16 +113,16 @@ def run(
                 sums[key] += float(value)
             count += 1
             now = time.time()
-            progress = count / limit if limit else (now - started) / (60 * (minutes or 1))
+            progress = count / limit if limit else parallel.agreed((now - started) / (60 * (minutes or 1)))
             if count % LOG_EVERY == 0 or progress >= 1:
                 means = "  ".join(f"{key} {value / ((count - 1) % LOG_EVERY + 1):.4f}" for key, value in sums.items())
                 logger.info("%s  step %d  %.0f s  %s", name, count, now - started, means)
                 sums.clear()
-            if now - saved > SAVE_EVERY:
+            if now - saved > SAVE_EVERY and parallel.writes():
                 save(count)
                 saved = time.time()
     finally:
-        if count:
+        if count and parallel.writes():
             save(count)
     return count
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from oldphoto import checkpoints
 from oldphoto.arrays import FloatImage
 from oldphoto.nets.unet import ScratchUNet
-from oldphoto.training.datasets import batches, load_held_out, load_images, scratch_examples
+from oldphoto.training.datasets import batches, load_held_out, load_images, load_scenes, scratch_examples
 from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, require_crop, run
 from oldphoto.training.losses import dice
 
@@ -31,7 +31,7 @@ def train(settings: Settings) -> None:
     net = checkpoints.load(ScratchUNet, NAME, settings.out) if settings.resume else ScratchUNet()
     net = channels_last(net, settings.device)
     optimiser = Optimiser([net], settings.learning_rate)
-    photos, textures = load_images(settings.data, "photos"), load_images(settings.data, "textures", "L")
+    photos, textures = load_scenes(settings.data), load_images(settings.data, "textures", "L")
     make = scratch_examples(photos, textures, settings.crop)
     stream = batches(make, settings.batch, settings.seed + int(settings.resume) * int(started))
     check = scratch_examples(load_held_out(settings.data, "photos"), textures, 256)
@@ -42,9 +42,7 @@ def train(settings: Settings) -> None:
         batch = on_device(next(stream), settings.device)
         with autocast(settings):
             logits = net(batch["photo"]).float()
-        # Damage is rare: a missed pixel weighs twice a false alarm.
-        weight = 1 + batch["mask"]
-        entropy = F.binary_cross_entropy_with_logits(logits, batch["mask"], weight)
+        entropy = F.binary_cross_entropy_with_logits(logits, batch["mask"])
         overlap = dice(logits, batch["mask"])
         optimiser.step(entropy + 0.3 * overlap, progress)
         return {"entropy": entropy.detach(), "dice": overlap.detach()}

@@ -8,22 +8,22 @@ from collections.abc import Mapping as Measurements
 
 import torch
 import torch.nn.functional as F
-from numpy.random import Generator
 from torch import Tensor
 
 from oldphoto import checkpoints
 from oldphoto.nets.autoencoder import Encoder
 from oldphoto.nets.mapping import Mapping
 from oldphoto.nets.translation import TranslationNet
+from oldphoto.nets.unet import ScratchUNet
 from oldphoto.prefill import prefill
-from oldphoto.training import autoencoders
+from oldphoto.scratches import graded
+from oldphoto.training import autoencoders, scratches
 from oldphoto.training.datasets import (
     Batch,
-    Example,
-    Maker,
     batches,
     load_held_out,
     load_images,
+    load_scenes,
     translation_examples,
 )
 from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, require_crop, run
@@ -39,28 +39,42 @@ PERCEPTUAL_FROM = 0.7
 PERCEPTUAL_WEIGHT = 0.03
 
 
-def prefilled(make: Maker) -> Maker:
-    """The same examples, their holes filled as inference fills them."""
+MASK_SHARES = (0.6, 0.25, 0.15)
+"""Shares of the examples whose mask is what the detector found, what a person would mark, and none."""
 
-    def make_prefilled(rng: Generator) -> Example:
-        example = make(rng)
-        return example | {"photo": prefill(example["photo"], example["mask"])}
 
-    return make_prefilled
+def damaged(batch: Batch, detector: ScratchUNet, shares: tuple[float, float, float] = MASK_SHARES) -> Batch:
+    """Give a batch of `translation_examples` masks and prefilled holes as inference gives them.
+
+    ``mask`` becomes one of three kinds for each example, ``photo`` the prefilled picture, ``hidden`` what that covered.
+    """
+    chances = torch.tensor(shares, dtype=torch.float32, device=batch["photo"].device)
+    kind = torch.multinomial(chances, len(batch["photo"]), replacement=True).view(-1, 1, 1, 1)
+    with torch.no_grad():
+        found = graded(detector(batch["aged"]).float().sigmoid())
+    mask = torch.where(kind == 0, found, batch["mask"] * (kind == 1))
+    filled = torch.stack([_prefilled(*pair) for pair in zip(batch["photo"], mask, strict=True)])
+    return batch | {"photo": filled, "mask": mask, "hidden": batch["photo"] - filled}
+
+
+def _prefilled(photo: Tensor, mask: Tensor) -> Tensor:
+    filled = prefill(photo.permute(1, 2, 0).contiguous().cpu().numpy(), mask[0].cpu().numpy())
+    return torch.from_numpy(filled).permute(2, 0, 1).to(photo.device)
 
 
 def train(settings: Settings) -> None:
-    """Train within the budget of ``settings``, from the autoencoders in ``settings.out``.
+    """Train within the budget of ``settings``, from the autoencoders and the detector in ``settings.out``.
 
     Keeps checkpoint and manifest in ``settings.out``; with ``resume``, goes on with the end-to-end stage only.
     """
     require_crop(settings, TranslationNet.multiple)
     torch.manual_seed(settings.seed)
     started = time.time()
-    photos, textures = load_images(settings.data, "photos"), load_images(settings.data, "textures", "L")
-    make = prefilled(translation_examples(photos, textures, settings.crop))
+    photos, textures = load_scenes(settings.data), load_images(settings.data, "textures", "L")
+    make = translation_examples(photos, textures, settings.crop)
     stream = batches(make, settings.batch, settings.seed + int(settings.resume) * int(started))
-    check = prefilled(translation_examples(load_held_out(settings.data, "photos"), textures, 192))
+    detector = channels_last(checkpoints.load(ScratchUNet, scratches.NAME, settings.out).eval(), settings.device)
+    check = translation_examples(load_held_out(settings.data, "photos"), textures, 192)
     held_out = on_device(next(batches(check, 60, 7, workers=0)), settings.device)
     if settings.resume:
         net = channels_last(checkpoints.load(TranslationNet, NAME, settings.out), settings.device)
@@ -70,14 +84,14 @@ def train(settings: Settings) -> None:
         net = TranslationNet.from_stages(stages.old, Mapping(), stages.clean)
         net = channels_last(net, settings.device)
         target = channels_last(stages.clean.encoder, settings.device)
-        steps = _map_latents(net, target, stream, settings)
+        steps = _map_latents(net, target, detector, stream, settings)
     optimiser = Optimiser([net], settings.learning_rate)
     perceptual = channels_last(PerceptualDistance(), settings.device)
 
     def step(progress: float) -> Measurements[str, Tensor]:
-        batch = on_device(next(stream), settings.device)
         with autocast(settings):
-            output = net(batch["photo"], batch["mask"]).float()
+            batch = damaged(on_device(next(stream), settings.device), detector)
+            output = net(batch["photo"], batch["mask"], batch["hidden"]).float()
         clean = batch["clean"]
         weight = (1 + 2 * batch["mask"]) * _urgency(batch)
         error = (weight * ((output - clean).square() + 1e-6).sqrt()).mean()
@@ -95,7 +109,7 @@ def train(settings: Settings) -> None:
 
     def save(count: int) -> None:
         average = optimiser.averages[0]
-        scores = evaluate(average, held_out)
+        scores = evaluate(average, detector, held_out)
         record = settings.record(started, steps + count) | {"scores": scores}
         checkpoints.save(NAME, average.state_dict(), {}, settings.out, record, scores)
 
@@ -111,16 +125,18 @@ def _urgency(batch: Batch) -> Tensor:
     return 0.07 / (wrong + 0.02)
 
 
-def _map_latents(net: TranslationNet, target: Encoder, stream: Iterator[Batch], settings: Settings) -> int:
+def _map_latents(
+    net: TranslationNet, target: Encoder, detector: ScratchUNet, stream: Iterator[Batch], settings: Settings
+) -> int:
     """Train the mapping alone: L1 between mapped and clean latents; returns the steps made."""
     optimiser = Optimiser([net.mapping], settings.learning_rate)
 
     def step(progress: float) -> Measurements[str, Tensor]:
-        batch = on_device(next(stream), settings.device)
         with autocast(settings):
+            batch = damaged(on_device(next(stream), settings.device), detector)
             with torch.no_grad():
                 latent, clean = net.encoder.encode(batch["photo"]), target.encode(batch["clean"])
-            mapped = net.mapping(latent, batch["mask"])
+            mapped = net.mapping(latent, batch["mask"], batch["hidden"])
         error = F.l1_loss(mapped.float(), clean.float())
         optimiser.step(error, 0.5 * progress)
         return {"latent": error.detach(), "identity": F.l1_loss(latent.float(), clean.float())}
@@ -131,13 +147,20 @@ def _map_latents(net: TranslationNet, target: Encoder, stream: Iterator[Batch], 
 
 
 @torch.inference_mode()
-def evaluate(net: TranslationNet, held_out: Batch) -> dict[str, float]:
-    """Mean PSNR in dB of held-out crops with tone set aside, before and after."""
+def evaluate(net: TranslationNet, detector: ScratchUNet, held_out: Batch) -> dict[str, float]:
+    """Mean PSNR in dB of held-out crops with tone set aside: as aged, and translated with marked and found masks."""
 
     def psnr(picture: Tensor) -> float:
         error = (picture - held_out["clean"]).square().mean((1, 2, 3)).clamp_min(1e-5)
         return round(float(-10 * error.log10().mean()), 3)
 
-    parts = zip(torch.split(held_out["photo"], 10), torch.split(held_out["mask"], 10), strict=True)
-    output = torch.cat([net(picture, mask) for picture, mask in parts])
-    return {"PSNR aged": psnr(held_out["photo"]), "PSNR translated": psnr(output)}
+    def translated(shares: tuple[float, float, float]) -> Tensor:
+        batch = damaged(held_out, detector, shares)
+        parts = zip(*(torch.split(batch[key], 10) for key in ("photo", "mask", "hidden")), strict=True)
+        return torch.cat([net(*part) for part in parts])
+
+    return {
+        "PSNR aged": psnr(held_out["photo"]),
+        "PSNR translated": psnr(translated((0, 1, 0))),
+        "PSNR translated, found masks": psnr(translated((1, 0, 0))),
+    }

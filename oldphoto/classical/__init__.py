@@ -1,0 +1,1 @@
+"""Classical restoration: blur and noise are estimated from the photo, then inverted."""

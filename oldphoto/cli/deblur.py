@@ -1,0 +1,161 @@
+"""``oldphoto deblur``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from oldphoto.cli.common import (
+    PathType,
+    Run,
+    batch_options,
+    carry_out,
+    network_options,
+    photo_arguments,
+    pixel_option,
+    weights_folder,
+)
+from oldphoto.errors import UsageError
+
+if TYPE_CHECKING:
+    from oldphoto.batch import Plan, Work
+
+METHODS = {
+    "inverse": "The inverse filter, truncated.",
+    "wiener": "The Wiener filter; see --balance.",
+    "unsupervised-wiener": "The same, noise and signal estimated with it.",
+    "richardson-lucy": "Richardson-Lucy iterations.",
+    "tv": "Least total variation.",
+    "hqs": "A learned denoiser as prior, by half-quadratic splitting (the default).",
+}
+
+
+def _methods(function: Callable[..., Any]) -> Callable[..., Any]:
+    for name, text in reversed(METHODS.items()):
+        default = "hqs" if name == "hqs" else None
+        function = click.option(f"--{name}", "method", flag_value=name, default=default, help=text)(function)
+    return function
+
+
+@click.command()
+@photo_arguments
+@_methods
+@click.option(
+    "--psf",
+    metavar="PSF",
+    default="auto",
+    show_default=True,
+    help="The blur: auto (found in each photo), motion:LENGTH,ANGLE, defocus:RADIUS, gaussian:SIGMA (px; degrees"
+    " counter-clockwise from the x axis), or an image file of the point-spread function.",
+)
+@click.option(
+    "--balance",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="R",
+    help="Ratio of the powers of noise and signal for --wiener; by default estimated.",
+)
+@click.option(
+    "--compare", "sheet", type=PathType(), metavar="FILE.png", help="Also draw all methods side by side, of one photo."
+)
+@click.option("--reference", type=PathType(), metavar="FILE", help="The sharp photo, to score the comparison with.")
+@click.option(
+    "--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Quality of JPEG and WebP outputs."
+)
+@pixel_option
+@network_options
+@batch_options
+def deblur(
+    source: Path,
+    output: Path,
+    method: str,
+    psf: str,
+    balance: float | None,
+    sheet: Path | None,
+    reference: Path | None,
+    quality: int,
+    max_pixels: int,
+    device: str,
+    tile: int | None,
+    weights: str | None,
+    overwrite: bool,
+    log: Path | None,
+    jobs: int | None,
+    timeout: float,
+    dry_run: bool,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Undo motion blur or defocus of a photo, or of a folder of photos with its tree.
+
+    A photo in which --psf auto finds no blur fails with that reason, and is not written.
+    """
+    if balance is not None and method != "wiener":
+        raise click.UsageError("--balance is for --wiener.")
+    if reference is not None and sheet is None:
+        raise click.UsageError("--reference is for --compare.")
+
+    def make_plan() -> Plan:
+        from oldphoto import batch
+        from oldphoto.work import photo_naming
+
+        plan = batch.plan(source, output, photo_naming(), overwrite=overwrite)
+        if sheet is not None:
+            refuse_sheet(sheet, plan, reference, overwrite)
+        return plan
+
+    make_work = partial(
+        _make_work,
+        (method, psf, balance, device),
+        weights,
+        tile,
+        quality=quality,
+        sheet=sheet,
+        reference=reference,
+        max_pixels=max_pixels,
+    )
+    run = Run(
+        jobs=jobs,
+        log=log,
+        dry_run=dry_run,
+        verbose=verbose,
+        quiet=quiet,
+        done="deblurred",
+        device=device,
+        timeout=timeout,
+    )
+    carry_out(run, make_plan, make_work)
+
+
+def _make_work(how: tuple[str, str, float | None, str], weights: str | None, tile: int | None, **others: Any) -> Work:
+    from oldphoto.classical.deblurring import Deblurrer
+    from oldphoto.classical.work import deblurring
+
+    return deblurring(Deblurrer(*how, weights_folder(weights), tile), **others)
+
+
+def refuse_sheet(sheet: Path, plan: Plan, reference: Path | None, overwrite: bool) -> None:
+    """Refuse a comparison that would overwrite a photo, or that has no single photo to show.
+
+    Raises
+    ------
+    UsageError
+        With the reason.
+    """
+    from oldphoto import batch
+
+    if len(plan.jobs) != 1 or plan.jobs[0].source.parent / plan.jobs[0].name != plan.jobs[0].source:
+        raise UsageError("--compare shows one photo: give a photo as INPUT, not a folder")
+    if sheet.suffix.lower() != ".png":
+        raise UsageError(f"{sheet}: --compare writes a PNG: give a name that ends in .png")
+    if reference is not None and not reference.is_file():
+        raise UsageError(f"no such reference: {reference}")
+    job = plan.jobs[0]
+    if batch.same(sheet, job.source) or batch.same(sheet, reference) or sheet.absolute() == job.target.absolute():
+        raise UsageError(f"{sheet} is the input, the output or the reference: give the comparison a name of its own")
+    if sheet.exists() and not overwrite:
+        raise UsageError(f"{sheet} exists: give another name, or --overwrite")
+    batch.refuse_unwritable(sheet.parent)

@@ -1,0 +1,150 @@
+"""What ails a photo: noise, blur, fading, cast, compression, damage, faces; and which command helps."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from oldphoto.arrays import FloatImage
+from oldphoto.classical.blind import Blur, estimate_blur
+from oldphoto.classical.deblurring import DEFAULT, SURE
+from oldphoto.classical.deconvolution import check
+from oldphoto.classical.noise import Noise, estimate_noise
+from oldphoto.faces import FaceFinder
+from oldphoto.imagefile import Photo, read_photo
+from oldphoto.scratches import ScratchDetector
+from oldphoto.training.ageing import LUMA
+from oldphoto.translation import Translator, apply_tone
+
+_THUMBNAIL = 256
+
+_HUES = ("red", "yellow", "green", "cyan", "blue", "magenta")
+
+_CAST, _FADING, _DAMAGE = 0.02, 0.05, 0.002
+"""From here on a cast, fading (shares of the range), and damage (share of the pixels) are worth repairing."""
+
+# The luminance table of the JPEG standard (ITU-T T.81, table K.1), summed: quality scales it.
+_STANDARD_TABLE_SUM = 3688
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What ails a photo.
+
+    ``fading``: share of the tonal range that is lost; ``cast``: name of the colour and strength, of 1, of a cast;
+    ``jpeg_quality``: 1 to 100, None for other files; ``damaged_share``: of the pixels; ``advice``: a command, None
+    where nothing needs to be done.
+    """
+
+    file: str
+    noise: Noise
+    blur: Blur | None
+    fading: float
+    cast: tuple[str, float]
+    jpeg_quality: int | None
+    damaged_share: float
+    faces: int
+    advice: str | None
+
+    def record(self) -> dict[str, object]:
+        """The diagnosis as what ``oldphoto diagnose --json`` prints."""
+        blur = self.blur
+        return {
+            "file": self.file,
+            "noise": {"type": self.noise.type, "level": self.noise.level, "confidence": self.noise.confidence},
+            "blur": {
+                "type": blur.psf.kind if blur else "none",
+                "psf": blur.psf.text if blur else None,
+                "confidence": round(blur.confidence, 3) if blur else 0.0,
+            },
+            "fading": round(self.fading, 3),
+            "cast": {"type": self.cast[0], "strength": round(self.cast[1], 3)},
+            "jpeg_quality": self.jpeg_quality,
+            "damaged_share": round(self.damaged_share, 6),
+            "faces": self.faces,
+            "advice": self.advice,
+        }
+
+
+class Diagnostician:
+    """Diagnoses photo after photo, with networks loaded once.
+
+    Raises CheckpointError or UsageError for missing weights or an unknown device.
+    """
+
+    def __init__(self, device: str = "auto", checkpoints: Path | None = None, tile: int | None = None) -> None:
+        self.translator = Translator(device, checkpoints, tile)
+        self.detector = ScratchDetector(device, checkpoints, tile)
+        self.finder = FaceFinder()
+
+    def diagnose(self, photo: Photo, path: Path) -> Diagnosis:
+        """Diagnose a photo that was read from ``path``. Raises PhotoError where it is too small or empty."""
+        check(photo.rgb)
+        noise = estimate_noise(photo.rgb)
+        blur = estimate_blur(photo.rgb)
+        fading, cast = self._tone(photo.rgb)
+        if photo.gray:
+            cast = ("none", 0.0)
+        damaged = float(self.detector.detect(photo.rgb).mean())
+        faces = len(self.finder.find(photo.rgb))
+        advice = _advice(path, noise, blur, fading > _FADING or cast[1] > _CAST, damaged > _DAMAGE)
+        return Diagnosis(str(path), noise, blur, fading, cast, jpeg_quality(path), damaged, faces, advice)
+
+    def _tone(self, rgb: FloatImage) -> tuple[float, tuple[str, float]]:
+        """Fading and cast: what the correction that the photo would get widens and shifts."""
+        tone, share = self.translator.estimate_tone(rgb)
+        before = np.asarray(cv2.resize(rgb, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA), np.float32)
+        after = before.copy()
+        apply_tone(tone, after, share)
+        ranges = [float(np.ptp(np.quantile(picture @ LUMA, (0.01, 0.99)))) for picture in (before, after)]
+        shift = (before - after).mean((0, 1))
+        return float(np.clip(1 - ranges[0] / max(ranges[1], 1e-3), 0, 1)), name_cast(shift - shift.mean())
+
+
+def diagnose(path: Path | str) -> Diagnosis:
+    """Diagnose one photo, with networks loaded for it alone: see Diagnostician for many.
+
+    Raises PhotoError where it can not be read, is too small, or empty.
+    """
+    return Diagnostician().diagnose(read_photo(Path(path)), Path(path))
+
+
+def name_cast(shift: FloatImage) -> tuple[str, float]:
+    """Name the colour of a shift of (red, green, blue) that has no mean, and tell its strength, its largest part."""
+    strength = float(np.abs(shift).max())
+    if strength < _CAST / 2:
+        return "none", strength
+    red, green, blue = (float(value) for value in shift)
+    hue = np.degrees(np.arctan2(np.sqrt(3) * (green - blue), 2 * red - green - blue))
+    return _HUES[round(hue / 60) % 6], strength
+
+
+def jpeg_quality(path: Path) -> int | None:
+    """The quality, 1 to 100, that a JPEG was written with, by its quantisation table; None for other files."""
+    try:
+        with Image.open(path) as image:
+            tables: dict[int, list[int]] = getattr(image, "quantization", {})
+    except (OSError, SyntaxError, ValueError):
+        return None
+    if 0 not in tables:
+        return None
+    scale = 100 * sum(tables[0]) / _STANDARD_TABLE_SUM
+    return int(np.clip(round(5000 / scale if scale > 100 else (200 - scale) / 2), 1, 100))
+
+
+def _advice(path: Path, noise: Noise, blur: Blur | None, toned: bool, damaged: bool) -> str | None:
+    """The command that fits what was found."""
+    photo = shlex.quote(str(path))
+    blurred = blur is not None and blur.confidence >= SURE
+    if toned or damaged:
+        options = " --with-scratch" * damaged
+        options += f" --deblur {DEFAULT}:{blur.psf.text}" if blur is not None and blurred else ""
+        return f"oldphoto restore {photo} restored/{options}"
+    if blur is not None and blurred:
+        return f"oldphoto deblur {photo} restored/ --{DEFAULT} --psf {blur.psf.text}"
+    return None if noise.type == "none" else f"oldphoto denoise {photo} restored/"

@@ -1,0 +1,368 @@
+"""Deblurring: what each method gains, that blur is found and sharpness seen, and the commands."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from conftest import Bundled, Photo
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from oldphoto.arrays import FloatImage
+from oldphoto.classical.blind import estimate_blur
+from oldphoto.classical.deblurring import Deblurrer
+from oldphoto.classical.deconvolution import METHODS, deconvolve
+from oldphoto.classical.psf import PointSpread, blur, defocus, gaussian, motion
+from oldphoto.cli import main
+from oldphoto.diagnosis import jpeg_quality, name_cast
+from oldphoto.errors import PhotoError, UsageError
+from oldphoto.evaluation import psnr
+from oldphoto.imagefile import Photo as PhotoFile
+from oldphoto.imagefile import read_photo, write_photo
+
+SIDE = 384
+EDGE = 24
+PHOTOS = ("camera", "coffee", "astronaut")
+WITHOUT_NETWORK = tuple(method for method in METHODS if method != "hqs")
+
+
+def scaled(photo: Photo, name: str) -> FloatImage:
+    """The middle of a photo, SIDE px and an edge on every side."""
+    picture = photo(name)
+    short = min(picture.shape[:2])
+    top, left = ((length - short) // 2 for length in picture.shape[:2])
+    square = picture[top : top + short, left : left + short]
+    side = SIDE + 2 * EDGE
+    how = cv2.INTER_AREA if short > side else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(square, (side, side), interpolation=how).clip(0, 1), np.float32)
+
+
+def blurred(photo: Photo, name: str, psf: PointSpread, noise: float) -> tuple[FloatImage, FloatImage]:
+    """A photo and its blurred version, whose edges show what came in from beyond them, in 8 bits."""
+    picture = scaled(photo, name)
+    inner = (slice(EDGE, -EDGE), slice(EDGE, -EDGE))
+    rng = np.random.default_rng(0)
+    seen = blur(picture, psf)[inner]
+    gray = np.ptp(picture, 2).max() == 0
+    seen = seen + noise * rng.standard_normal((*seen.shape[:2], 1 if gray else 3), np.float32)
+    return picture[inner], (np.round(seen.clip(0, 1) * 255) / 255).astype(np.float32)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+# --- known point-spread functions ------------------------------------------------------------------------------------
+
+
+def test_wiener_gains_two_decibels_and_beats_the_inverse_filter(photo: Photo) -> None:
+    spread = motion(15, 30)
+    for name in PHOTOS:
+        clean, seen = blurred(photo, name, spread, 0.01)
+        before, wiener, inverse = (
+            psnr(picture, clean)
+            for picture in (seen, deconvolve(seen, spread, "wiener"), deconvolve(seen, spread, "inverse"))
+        )
+        assert wiener > before + 2
+        assert wiener > inverse
+
+
+def test_a_learned_prior_gains_a_decibel_more(bundled: Bundled, photo: Photo) -> None:
+    bundled("denoiser")
+    spread = motion(15, 30)
+    deblurrer = Deblurrer("hqs", "motion:15,30", device="cpu")
+    gains = []
+    for name in PHOTOS:
+        clean, seen = blurred(photo, name, spread, 0.01)
+        gains.append(psnr(deblurrer.deblur(seen).rgb, clean) - psnr(deconvolve(seen, spread, "wiener"), clean))
+    assert np.mean(gains) > 1
+
+
+@pytest.mark.parametrize("method", WITHOUT_NETWORK)
+@pytest.mark.parametrize("spread", [motion(15, 30), defocus(4), gaussian(1.5)], ids=lambda spread: spread.kind)
+def test_every_method_improves_every_kind_of_blur(method: str, spread: PointSpread, photo: Photo) -> None:
+    clean, seen = blurred(photo, "camera", spread, 0.01)
+    restored = deconvolve(seen, spread, method)
+    assert psnr(restored, clean) > psnr(seen, clean) + 0.5
+    assert restored.dtype == np.float32
+
+
+@pytest.mark.parametrize("method", WITHOUT_NETWORK)
+def test_there_is_no_frame_of_ringing(method: str, photo: Photo) -> None:
+    spread = motion(15, 30)
+    clean, seen = blurred(photo, "coffee", spread, 0.005)
+    error = (deconvolve(seen, spread, method) - clean) ** 2
+    ring = np.ones(error.shape[:2], bool)
+    ring[12:-12, 12:-12] = False
+    before = ((seen - clean) ** 2)[ring].mean()
+    assert error[ring].mean() < 1.3 * before  # the rim gets hardly worse, though half of its light is unseen
+    assert error[ring].mean() < 8 * error[~ring].mean()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    height=st.integers(12, 60),
+    width=st.integers(12, 60),
+    method=st.sampled_from(WITHOUT_NETWORK),
+    spread=st.one_of(
+        st.builds(motion, st.floats(1, 11), st.floats(0, 180)),
+        st.builds(defocus, st.floats(0.5, 5)),
+        st.builds(gaussian, st.floats(0.2, 1.2)),
+    ),
+    seed=st.integers(0, 100),
+)
+def test_any_size_and_any_blur_give_a_picture(
+    height: int, width: int, method: str, spread: PointSpread, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    picture = cv2.GaussianBlur(rng.random((height, width, 3), np.float32), (0, 0), 1.5)
+    before = picture.copy()
+    restored = deconvolve(picture, spread, method)
+    assert restored.shape == picture.shape
+    assert np.isfinite(restored).all()
+    assert restored.min() >= 0
+    assert restored.max() <= 1
+    assert np.array_equal(picture, before)
+    assert np.array_equal(restored, deconvolve(picture, spread, method))
+
+
+def test_balance_trades_noise_for_sharpness(photo: Photo) -> None:
+    _, seen = blurred(photo, "camera", motion(9, 0), 0.02)
+    roughness = [
+        np.abs(np.diff(deconvolve(seen, motion(9, 0), "wiener", balance), axis=0)).mean() for balance in (1e-3, 1e-1)
+    ]
+    assert roughness[0] > 1.5 * roughness[1]
+
+
+def test_what_can_not_be_deblurred_is_refused(photo: Photo) -> None:
+    seen = photo("camera")[:40, :40]
+    for picture, spread, why in (
+        (seen, motion(60, 0), "larger than the photo"),
+        (np.zeros((40, 40, 3), np.float32), motion(5, 0), "one value"),
+        (seen[:1, :1], gaussian(0.1), "larger than the photo|too small"),
+    ):
+        with pytest.raises(PhotoError, match=why):
+            deconvolve(picture, spread, "wiener")
+    with pytest.raises(UsageError, match="not a method"):
+        deconvolve(seen, motion(5, 0), "magic")
+    with pytest.raises(UsageError, match="denoiser"):
+        deconvolve(seen, motion(5, 0), "hqs")
+
+
+# --- unknown point-spread functions ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "noise", "length", "angle"),
+    [
+        ("camera", 0.0, 11.0, 140.0),
+        ("camera", 0.01, 29.0, 5.0),
+        ("coffee", 0.01, 23.0, 30.0),
+        ("grass", 0.01, 9.0, 95.0),
+    ],
+)
+def test_motion_is_found(name: str, noise: float, length: float, angle: float, photo: Photo) -> None:
+    _, seen = blurred(photo, name, motion(length, angle), noise)
+    found = estimate_blur(seen)
+    assert found is not None
+    assert found.psf.kind == "motion"
+    measured, direction = (float(number) for number in found.psf.text.removeprefix("motion:").split(","))
+    assert abs(measured - length) < 2
+    assert abs((direction - angle + 90) % 180 - 90) < 5
+
+
+@pytest.mark.parametrize("radius", [3.5, 6.0])
+def test_defocus_is_found(radius: float, photo: Photo) -> None:
+    _, seen = blurred(photo, "camera", defocus(radius), 0.005)
+    found = estimate_blur(seen)
+    assert found is not None
+    assert found.psf.kind == "defocus"
+    assert float(found.psf.text.removeprefix("defocus:")) == pytest.approx(radius, abs=0.4)
+
+
+@pytest.mark.parametrize(
+    ("name", "noise"), [("camera", 0.0), ("coffee", 0.02), ("astronaut", 0.0), ("brick", 0.01), ("grass", 0.0)]
+)
+def test_a_sharp_photo_is_seen_to_be_sharp(name: str, noise: float, photo: Photo) -> None:
+    _, seen = blurred(photo, name, motion(1, 0), noise)
+    assert estimate_blur(seen) is None
+
+
+def test_a_sharp_photo_is_not_deblurred(photo: Photo) -> None:
+    sharp = photo("camera")[:256, :256]
+    deblurrer = Deblurrer("wiener")
+    with pytest.raises(PhotoError, match="no blur found"):
+        deblurrer.deblur(sharp)
+    assert deblurrer.prefilter(sharp) is sharp
+
+
+def test_a_blur_that_is_found_is_undone(photo: Photo) -> None:
+    for name in PHOTOS:
+        clean, seen = blurred(photo, name, motion(15, 30), 0.01)
+        assert psnr(Deblurrer("wiener").deblur(seen).rgb, clean) > psnr(seen, clean) + 1
+
+
+# --- commands --------------------------------------------------------------------------------------------------------
+
+
+def test_deblur_keeps_what_the_file_says_of_the_photo(photo: Photo, tmp_path: Path) -> None:
+    _, seen = blurred(photo, "camera", motion(9, 20), 0)
+    seen = seen[:301, :200]
+    alpha = np.arange(seen.shape[0] * seen.shape[1], dtype=np.uint16).reshape(seen.shape[:2])
+    write_photo(PhotoFile(seen, True, 16, alpha, dpi=(600.0, 600.0)), tmp_path / "in" / "scan.tif")
+    result = run("deblur", tmp_path / "in", tmp_path / "out", "--wiener", "--psf", "motion:9,20")
+    assert result.exit_code == 0, result.output
+    written = read_photo(tmp_path / "out" / "scan.tif")
+    assert (written.gray, written.bit_depth, written.dpi) == (True, 16, (600.0, 600.0))
+    assert written.alpha is not None
+    assert np.array_equal(written.alpha, alpha)
+    assert written.rgb.shape == seen.shape
+    assert np.abs(written.rgb - seen).max() > 0.05
+    again = run("deblur", tmp_path / "in", tmp_path / "out", "--wiener", "--psf", "motion:9,20")
+    assert "1 kept" in again.output
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "why"),
+    [
+        (("--psf", "motion:15"), 2, "motion:LENGTH,ANGLE"),
+        (("--psf", "missing.png"), 2, "neither"),
+        (("--psf", "motion:80,0"), 1, "larger than the photo"),
+        (("--psf", "auto"), 1, "no blur found"),
+        (("--psf", "defocus:2", "--balance", "0"), 2, "balance"),
+        (("--reference", "x.png"), 2, "--compare"),
+        (("--compare", "sheet.jpg"), 2, ".png"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line_and_nothing_is_written(
+    options: tuple[str, ...], code: int, why: str, photo: Photo, tmp_path: Path
+) -> None:
+    write_photo(PhotoFile(photo("camera")[200:264, 200:264]), tmp_path / "photo.png")
+    result = run("deblur", tmp_path / "photo.png", tmp_path / "out.png", "--wiener", *options)
+    assert result.exit_code == code, result.output
+    assert why in result.output
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (64, 64, 3)])
+def test_an_empty_photo_fails_with_the_reason(shape: tuple[int, ...], tmp_path: Path) -> None:
+    write_photo(PhotoFile(np.zeros(shape, np.float32)), tmp_path / "black.png")
+    for command in (
+        ("deblur", tmp_path / "black.png", tmp_path / "out.png", "--wiener", "--psf", "auto"),
+        ("diagnose", tmp_path / "black.png"),
+    ):
+        result = run(*command)
+        assert result.exit_code == 1
+        assert "one value" in result.output or "too small" in result.output
+        assert "Traceback" not in result.output
+
+
+def test_all_methods_are_drawn_side_by_side(bundled: Bundled, photo: Photo, tmp_path: Path) -> None:
+    bundled("denoiser")
+    clean, seen = (picture[:160, :200] for picture in blurred(photo, "coffee", defocus(2.5), 0.005))
+    write_photo(PhotoFile(seen), tmp_path / "photo.png")
+    write_photo(PhotoFile(clean), tmp_path / "sharp.png")
+    command = (
+        "deblur", tmp_path / "photo.png", tmp_path / "out.png", "--tv", "--psf", "defocus:2.5",
+        "--compare", tmp_path / "sheet.png", "--reference", tmp_path / "sharp.png",
+    )  # fmt: skip
+    result = run(*command)
+    assert result.exit_code == 0, result.output
+    sheet = read_photo(tmp_path / "sheet.png").rgb
+    assert sheet.shape[0] > 2 * 360
+    assert sheet.shape[1] > 4 * 360
+    out = read_photo(tmp_path / "out.png").rgb
+    np.testing.assert_allclose(
+        out, deconvolve(read_photo(tmp_path / "photo.png").rgb, defocus(2.5), "tv"), atol=1 / 255
+    )
+    (tmp_path / "out.png").unlink()
+    assert run(*command).exit_code == 2  # it does not overwrite the sheet
+
+
+def test_denoise_takes_folders_and_leaves_clean_photos_alone(bundled: Bundled, photo: Photo, tmp_path: Path) -> None:
+    bundled("denoiser")
+    clean = photo("coffee")[:200, :240]
+    speckled = clean + 0.06 * np.random.default_rng(0).standard_normal(clean.shape)
+    write_photo(PhotoFile(clean), tmp_path / "in" / "clean.png")
+    write_photo(PhotoFile(speckled.clip(0, 1).astype(np.float32)), tmp_path / "in" / "deep" / "noisy.png")
+    result = run("denoise", tmp_path / "in", tmp_path / "out", "--log", tmp_path / "log.jsonl", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert np.array_equal(read_photo(tmp_path / "out" / "clean.png").rgb, read_photo(tmp_path / "in" / "clean.png").rgb)
+    assert psnr(read_photo(tmp_path / "out" / "deep" / "noisy.png").rgb, clean) > psnr(speckled, clean) + 4
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_diagnosis_is_one_record_a_photo_and_its_advice_runs(bundled: Bundled, photo: Photo, tmp_path: Path) -> None:
+    for network in ("translation", "tone", "scratches", "denoiser"):
+        bundled(network)
+    _, seen = blurred(photo, "camera", motion(15, 30), 0.003)
+    write_photo(PhotoFile(seen, gray=True), tmp_path / "a folder" / "moved.png")
+    Image.fromarray(np.round(photo("coffee") * 255).astype(np.uint8)).save(
+        tmp_path / "a folder" / "sharp.jpg", quality=90
+    )
+    (tmp_path / "a folder" / "broken.png").write_bytes(b"no picture")
+    result = run("diagnose", tmp_path / "a folder", "--json", "--device", "cpu")
+    assert result.exit_code == 1  # the broken one
+    assert "broken.png" in result.stderr
+    moved, sharp = (json.loads(line) for line in result.stdout.splitlines())
+    assert list(moved) == [
+        "file", "noise", "blur", "fading", "cast", "jpeg_quality", "damaged_share", "faces", "advice",
+    ]  # fmt: skip
+    assert set(moved["noise"]) == {"type", "level", "confidence"}
+    assert set(moved["blur"]) == {"type", "psf", "confidence"}
+    assert moved["blur"]["type"] == "motion"
+    assert sharp["blur"] == {"type": "none", "psf": None, "confidence": 0.0}
+    assert (moved["jpeg_quality"], sharp["jpeg_quality"]) == (None, 90)
+    program, *arguments = shlex.split(moved["advice"])
+    assert program == "oldphoto"
+    assert "motion" in moved["advice"]
+    advised = run(*arguments, "--dry-run")
+    assert advised.exit_code == 0, advised.output
+    table = run("diagnose", tmp_path / "a folder" / "sharp.jpg", "--device", "cpu")
+    assert table.exit_code == 0
+    assert "sharp.jpg" in table.stdout
+
+
+@pytest.mark.parametrize("quality", [12, 50, 75, 95])
+def test_the_quality_of_a_jpeg_is_read_from_its_tables(quality: int, photo: Photo, tmp_path: Path) -> None:
+    Image.fromarray(np.round(photo("coffee")[:64, :64] * 255).astype(np.uint8)).save(
+        tmp_path / "photo.jpg", quality=quality
+    )
+    assert jpeg_quality(tmp_path / "photo.jpg") == pytest.approx(quality, abs=1)
+
+
+def test_casts_have_the_names_of_their_colours() -> None:
+    for shift, name in (
+        ((0.1, -0.05, -0.05), "red"),
+        ((0.05, 0.05, -0.1), "yellow"),
+        ((-0.1, 0.05, 0.05), "cyan"),
+        ((-0.05, -0.05, 0.1), "blue"),
+        ((0.001, 0.0, -0.001), "none"),
+    ):
+        assert name_cast(np.array(shift, np.float32))[0] == name
+
+
+def test_restore_deblurs_first_where_asked(bundled: Bundled, photo: Photo, tmp_path: Path) -> None:
+    for network in ("translation", "tone", "denoiser"):
+        bundled(network)
+    clean, seen = blurred(photo, "camera", motion(15, 30), 0.003)
+    write_photo(PhotoFile(seen[:256, :256]), tmp_path / "photo.png")
+    scores = []
+    for index, options in enumerate(((), ("--deblur", "wiener:motion:15,30"), ("--deblur", "auto"))):
+        out = tmp_path / f"{index}.png"
+        result = run("restore", tmp_path / "photo.png", out, "--no-faces", "--device", "cpu", *options)
+        assert result.exit_code == 0, result.output
+        scores.append(psnr(read_photo(out).rgb, clean[:256, :256]))
+    assert scores[1] > scores[0] + 1
+    assert scores[2] > scores[0] + 1
+    refused = run("restore", tmp_path / "photo.png", tmp_path / "no.png", "--deblur", "magic", "--device", "cpu")
+    assert refused.exit_code == 2
+    assert not (tmp_path / "no.png").exists()
