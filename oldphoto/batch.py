@@ -1,30 +1,26 @@
 """Plan, work, commit over folders: which photo becomes which file, what is finished already, and what failed.
 
 `plan` looks and decides but touches nothing; `run` does the jobs of a plan, collects failures, and yields one `Outcome`
-a job in the order of the plan. An output appears by rename only, so an output that exists is finished: a rerun resumes.
+a job as it ends. An output appears by rename only, so an output that exists is finished: a rerun resumes.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import re
-import time
 import traceback
 import unicodedata
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from oldphoto.errors import OldphotoError, UsageError
+from oldphoto.errors import OldphotoError, UsageError, WorkerError
 
-_LOOK_AHEAD = 4  # photos a worker may be ahead of the one whose turn it is
-_PART_NAME = re.compile(r"\.[0-9a-f]{32}\.oldphoto-part")  # of the files that oldphoto.imagefile.atomically writes to
-_STALE_AFTER = 600  # seconds without a write to such a file: none is written that slowly, its writer is dead
+_LOOK_AHEAD = 4  # photos a worker that are handed out before one of them has ended
 
 
 @dataclass(frozen=True)
@@ -55,6 +51,21 @@ class Job:
     """The output exists and stays."""
     renamed: bool = False
     """Another photo wants the same output, so this one got a longer name."""
+
+    @property
+    def input(self) -> str:
+        """Where the photo comes from, as it is told."""
+        return str(self.source)
+
+    @property
+    def output(self) -> str:
+        """Where its output goes, as it is told."""
+        return str(self.target)
+
+    @property
+    def folders(self) -> set[Path]:
+        """The folders that files are written into."""
+        return {path.parent for path in (self.target, self.save_mask) if path is not None}
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,15 @@ class Result:
     """Left, top, right, bottom of each face as shares of the width and height."""
     damaged_share: float | None = None
     warnings: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+    """What is wrong with the machine and not with the photo: worth telling once."""
+    pages: int = 1
+    input_sha256: str | None = None
+    mask_sha256: str | None = None
+    """Of the user's own mask."""
+    output_sha256: str | None = None
+    made_by: Mapping[str, Any] = field(default_factory=dict)
+    """Version, options and hashes of the weights that made the output."""
     before: bytes | None = None
     after: bytes | None = None
     mask: bytes | None = None
@@ -160,6 +180,10 @@ def plan(
         for path, name, target, side, wish in zip(sources, found.names, targets, sides, wanted, strict=True)
     )
     _refuse_bad_outputs(jobs, source)
+    if source.is_dir():
+        _refuse_ways_out(targets, output)
+        if save_masks is not None:
+            _refuse_ways_out([side for side in sides if side is not None], save_masks)
     return Plan(jobs, found)
 
 
@@ -297,6 +321,14 @@ def _refuse_bad_outputs(jobs: Sequence[Job], source: Path) -> None:
         refuse_unwritable(folder)
 
 
+def _refuse_ways_out(paths: Sequence[Path], folder: Path) -> None:
+    """Refuse to write through a link in the output folder that leads out of it."""
+    if folder.exists():
+        for place in sorted({path.parent for path in paths}):
+            if not inside(place, folder):
+                raise UsageError(f"{place} leads out of {folder} by a link: remove the link, or give another folder")
+
+
 def same(path: Path, other: Path | None) -> bool:
     """Tell whether two paths lead to one existing file or folder; case and links deceive a comparison of names."""
     return other is not None and path.exists() and other.exists() and path.samefile(other)
@@ -313,11 +345,18 @@ def fold(path: PurePosixPath | str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", str(path)).casefold())
 
 
-def run(jobs: Iterable[Job], work: Work, workers: int = 1, done: str = "restored") -> Iterator[Outcome]:
-    """Do the jobs and yield how each ended, in their order, whatever `workers` is.
+def run(
+    jobs: Iterable[Job],
+    work: Work,
+    workers: int = 1,
+    done: str = "restored",
+    abort: Callable[[], None] = lambda: None,
+) -> Iterator[Outcome]:
+    """Do the jobs and yield how each ended, as it ends; with one worker that is their order.
 
-    A job that fails, for whatever reason, becomes an outcome and never stops the others. An interrupt (Ctrl-C) aborts
-    the job at work; with several workers no new job starts, those at work finish and are yielded.
+    A job that fails, for whatever reason, becomes an outcome and never stops the others; one that takes long holds none
+    up. An interrupt (Ctrl-C) aborts the job at work; with several workers no new job starts, those at work finish and
+    are yielded, unless a second interrupt comes.
 
     Parameters
     ----------
@@ -329,6 +368,8 @@ def run(jobs: Iterable[Job], work: Work, workers: int = 1, done: str = "restored
         How many jobs are worked on at once.
     done
         The status of a job that succeeded.
+    abort
+        Makes the calls of `work` that are under way fail at once, after a second interrupt.
 
     Raises
     ------
@@ -339,23 +380,32 @@ def run(jobs: Iterable[Job], work: Work, workers: int = 1, done: str = "restored
         for job in jobs:
             yield _attempt(job, work, done)
         return
-    waiting: deque[Future[Outcome]] = deque()
+    waiting: set[Future[Outcome]] = set()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="oldphoto")
     try:
         for job in jobs:
-            waiting.append(pool.submit(_attempt, job, work, done))
+            waiting.add(pool.submit(_attempt, job, work, done))
             if len(waiting) >= workers * _LOOK_AHEAD:
-                yield waiting[0].result()
-                waiting.popleft()
+                yield from _ended(waiting)
         while waiting:
-            yield waiting[0].result()
-            waiting.popleft()
+            yield from _ended(waiting)
     except KeyboardInterrupt:
-        pool.shutdown(wait=True, cancel_futures=True)
+        try:
+            pool.shutdown(wait=True, cancel_futures=True)
+        except KeyboardInterrupt:
+            abort()
+            pool.shutdown(wait=True, cancel_futures=True)
         yield from (future.result() for future in waiting if not future.cancelled())
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ended(waiting: set[Future[Outcome]]) -> Iterator[Outcome]:
+    """Wait until a job ends, yield all that have, and take each out of `waiting` once it is told."""
+    for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+        yield future.result()
+        waiting.discard(future)
 
 
 def _attempt(job: Job, work: Work, done: str) -> Outcome:
@@ -364,13 +414,14 @@ def _attempt(job: Job, work: Work, done: str) -> Outcome:
     try:
         return Outcome(job, done, work(job))
     except Exception as error:
-        return Outcome(job, "failed", error=reason(error, job.source), traceback=traceback.format_exc())
+        told = error.traceback if isinstance(error, WorkerError) else traceback.format_exc()
+        return Outcome(job, "failed", error=reason(error, job.source), traceback=told)
 
 
 def reason(error: Exception, source: Path) -> str:
     """Say in one line what went wrong with a photo, and the remedy where one is known."""
     text = str(error).removeprefix(f"{source}: ")
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         text = "out of memory: try --tile 256, and --jobs 1"
     elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
         text = "the disk is full: free some space and run again, finished photos are kept"
@@ -381,7 +432,8 @@ def reason(error: Exception, source: Path) -> str:
     return " ".join(text.split())
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error is a lack of memory, of the machine or of its GPU."""
     # torch has an OutOfMemoryError for CUDA and plain RuntimeErrors for the CPU and MPS; it is not imported for this.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
@@ -391,10 +443,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def remove_stale_parts(jobs: Iterable[Job]) -> None:
     """Remove what runs that were killed in the middle of a write left in the output folders; never what is in use."""
-    folders = {path.parent for job in jobs for path in (job.target, job.save_mask) if path is not None}
-    for folder in folders:
-        for part in folder.glob(".*"):
-            if _PART_NAME.fullmatch(part.name):
-                with suppress(OSError):  # another run may be first
-                    if time.time() - part.stat().st_mtime > _STALE_AFTER:
-                        part.unlink()
+    from oldphoto import imagefile
+
+    for folder in {folder for job in jobs for folder in job.folders}:
+        imagefile.remove_stale_parts(folder)

@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 
 import platformdirs
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -86,7 +85,7 @@ def read_manifest(folder: Path) -> dict[str, Record]:
             )
             for name, entry in networks.items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a readable manifest ({error!r}); {_REMEDY}") from error
 
 
@@ -131,13 +130,22 @@ def load(kind: type[Net], name: str, folder: Path | None = None) -> Net:
     where, record = find(name, folder)
     path = verify(where, record)
     try:
-        net = kind(**record.config)
         weights = {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
+        with torch.device("meta"):  # without memory: a configuration that lies may ask for any amount
+            expected = kind(**record.config).state_dict()
+        wrong = {key for key in expected | weights if _shape(expected.get(key)) != _shape(weights.get(key))}
+        if wrong:
+            raise ValueError(f"other shapes than its configuration says: {min(wrong)}")
+        net = kind(**record.config)
         net.load_state_dict(weights)
-    except (SafetensorError, OSError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # a constructor raises anything on a configuration that lies
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{path}: does not hold the network '{name}' ({reason}); {_REMEDY}") from error
     return net
+
+
+def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:
+    return None if tensor is None else tuple(tensor.shape)
 
 
 def save(

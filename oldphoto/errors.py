@@ -20,3 +20,15 @@ class CheckpointError(UsageError):
 
 class PhotoError(OldphotoError):
     """One photo can not be read, restored or written: it fails, the others go on."""
+
+
+class WorkerError(OldphotoError):
+    """A job failed in another process: its reason in one line, and the traceback that was seen there."""
+
+    def __init__(self, reason: str, traceback: str = "") -> None:
+        super().__init__(reason, traceback)  # both, so that it can be pickled
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        """Return the reason."""
+        return str(self.args[0])

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -16,27 +18,34 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from oldphoto import batch
+from oldphoto import __version__, audit, batch
 from oldphoto.arrays import FloatImage
 from oldphoto.batch import Found, Job, Naming, Outcome, Plan, Result, Work
 from oldphoto.errors import PhotoError, UsageError
 from oldphoto.imagefile import (
     INPUT_SUFFIXES,
     OUTPUT_SUFFIX,
+    PIXEL_LIMIT,
     Photo,
+    PhotoFile,
+    check_pages,
     format_of,
+    mask_of,
+    open_photo,
     output_format,
     read_mask,
     read_photo,
     write_mask,
+    write_pages,
     write_photo,
 )
 from oldphoto.report import ReportEntry, preview, preview_mask
 
 if TYPE_CHECKING:
-    from oldphoto.pipeline import Restoration, RestoreOptions
+    from oldphoto.pipeline import Restoration, RestoreOptions, Restorer
     from oldphoto.training.ageing import Aged
 
+_SMALL_TILES = (512, 256, 128)  # sides in pixels, tried one after the other where the memory does not hold the usual
 _DAMAGED = 0.5  # mask values from here on count as damage in the log and the report
 _PRINT_SIDE = 400  # short side, in pixels, of the photo that blur, grain and defects of ageing are measured for
 _SMALLEST_PRINT = 20  # below it defects shrink no more: they would be endlessly many on a narrow strip
@@ -78,6 +87,7 @@ def plan_restoration(
     overwrite: bool = False,
     masks: Path | None = None,
     save_masks: Path | None = None,
+    max_pixels: int = PIXEL_LIMIT,
 ) -> Plan:
     """Plan a restoration: see `oldphoto.batch.plan`.
 
@@ -94,6 +104,8 @@ def plan_restoration(
         treated as if there were none.
     save_masks
         A folder for the masks that were used.
+    max_pixels
+        A larger mask is refused.
 
     Raises
     ------
@@ -106,7 +118,7 @@ def plan_restoration(
         raise UsageError(f"the masks ({masks}) and the photos ({source}) need folders of their own")
     if masks is not None and masks.is_file():
         try:
-            read_mask(masks)
+            read_mask(masks, max_pixels)
         except PhotoError as error:
             raise UsageError(str(error)) from error
     plan = batch.plan(source, output, photo_naming(format), overwrite=overwrite, save_masks=save_masks, leave_out=masks)
@@ -152,6 +164,8 @@ def restoring(
     checkpoints: Path | None = None,
     quality: int = 95,
     previews: bool = False,
+    stamp: bool = True,
+    max_pixels: int = PIXEL_LIMIT,
 ) -> Work:
     """Load the networks, once, and return the work that restores a photo with them.
 
@@ -166,7 +180,11 @@ def restoring(
     quality
         The quality of JPEG and WebP, 1 to 100.
     previews
-        Make small pictures for the before/after page.
+        Make small pictures for the before/after page; of several pages, of the first.
+    stamp
+        Let the EXIF Software tag say that the photo was restored.
+    max_pixels
+        Larger photos are refused.
 
     Raises
     ------
@@ -175,35 +193,151 @@ def restoring(
     CheckpointError
         The weights are missing or altered.
     """
-    from oldphoto.pipeline import Restorer
-
-    restorer = Restorer(options, device, checkpoints)
+    restorers = _Restorers(options, device, checkpoints)
+    software = f"oldphoto {__version__}" if stamp else None
+    made_by = audit.made_by(options, device, checkpoints, quality, software)
 
     def work(job: Job) -> Result:
         watch = _Stopwatch()
         with watch.timing("read"):
-            photo = read_photo(job.source)
-            mask = None if job.mask is None else _read_fitting_mask(job.mask, photo)
-        restoration = restorer.restore(photo.rgb, mask, photo.gray)
-        watch.seconds.update(restoration.seconds)
-        with watch.timing("write"):
-            if job.save_mask is not None:
-                used = restoration.mask if restoration.mask is not None else np.zeros(photo.rgb.shape[:2], np.float32)
-                write_mask(used, job.save_mask)
-            # The photo comes last: a rerun takes a job whose photo exists for finished.
-            written = write_photo(photo.with_rgb(restoration.rgb), job.target, format_of(job.target), quality)
-        result = Result(
+            file = open_photo(job.source, max_pixels)
+            own = None if job.mask is None else open_photo(job.mask, max_pixels)
+        format = format_of(job.target) or ""
+        _check_pages(job, file.pages, format)
+        tally = _Tally()
+
+        def restored() -> Iterator[Photo]:
+            for index in range(file.pages):
+                with watch.timing("read"):
+                    photo = file.page(index)
+                    mask = None if own is None else _fitting_mask(own, photo)
+                    if index == file.pages - 1:
+                        file.close()
+                restoration, notice = restorers.restore(photo, mask)
+                watch.add(restoration.seconds)
+                tally.add(photo, restoration, notice, previews and index == 0)
+                if job.save_mask is not None:
+                    # The photo comes last: a rerun takes a job whose photo exists for finished.
+                    write_mask(_used_mask(restoration), job.save_mask)
+                yield photo.with_rgb(restoration.rgb)
+
+        with watch.timing_the_rest("write"):
+            written = write_pages(restored(), job.target, format, quality, software)
+        return replace(
+            tally.result(),
             seconds=watch.seconds,
-            faces=_face_shares(restoration, photo),
-            damaged_share=_damaged_share(restoration),
-            warnings=(*photo.warnings, *restoration.warnings, *written),
+            warnings=(*tally.warnings, *written.warnings),
+            input_sha256=file.sha256,
+            mask_sha256=None if own is None else own.sha256,
+            output_sha256=written.sha256,
+            made_by=made_by,
         )
-        return _with_previews(result, photo, restoration) if previews else result
 
     return work
 
 
-def finding_masks(*, device: str = "auto", checkpoints: Path | None = None, tile: int | None = None) -> Work:
+def _check_pages(job: Job, pages: int, format: str) -> None:
+    check_pages(pages, format)
+    if pages > 1 and (job.mask is not None or job.save_mask is not None):
+        raise PhotoError(f"has {pages} pages, but masks are given and saved for single photos: split it, or leave them")
+
+
+class _Restorers:
+    """A Restorer, and where memory is short others with smaller tiles, in the end on the CPU, each made when needed.
+
+    Every photo begins with the first again, so that what becomes of it does not depend on those before it.
+    """
+
+    def __init__(self, options: RestoreOptions, device: str, checkpoints: Path | None) -> None:
+        from oldphoto.pipeline import Restorer
+
+        self._make = Restorer
+        self._options, self._device, self._checkpoints = options, device, checkpoints
+        self._first = Restorer(options, device, checkpoints)
+        self._others: dict[tuple[int | None, str], Restorer] = {}
+
+    def restore(self, photo: Photo, mask: FloatImage | None) -> tuple[Restoration, str | None]:
+        """Restore a photo; also say what had to be changed for want of memory, None if nothing."""
+        try:
+            return self._first.restore(photo.rgb, mask, photo.gray), None
+        except (MemoryError, RuntimeError) as error:
+            if not batch.is_out_of_memory(error):
+                raise
+            shortage = error.with_traceback(None)  # its frames hold what fills the memory
+        for tile, device in self._ways_out():
+            _release_gpu_memory()
+            try:
+                restoration = self._other(tile, device).restore(photo.rgb, mask, photo.gray)
+            except (MemoryError, RuntimeError) as error:
+                if not batch.is_out_of_memory(error):
+                    raise
+                continue
+            how = f"with tiles of {tile} pixels" if device == self._device else "on the CPU, which is slower"
+            return restoration, f"out of memory: some photos are restored {how} (--tile {_SMALL_TILES[0]} avoids it)"
+        raise shortage
+
+    def _ways_out(self) -> Iterator[tuple[int | None, str]]:
+        largest = self._options.tile or math.inf
+        for tile in _SMALL_TILES:
+            if tile < largest:
+                yield tile, self._device
+        if self._device != "cpu":
+            yield self._options.tile, "cpu"
+
+    def _other(self, tile: int | None, device: str) -> Restorer:
+        if (tile, device) not in self._others:
+            options = replace(self._options, tile=tile)
+            self._others[tile, device] = self._make(options, device, self._checkpoints)
+        return self._others[tile, device]
+
+
+def _release_gpu_memory() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@dataclass
+class _Tally:
+    """What is told of the pages of a file."""
+
+    warnings: list[str] = field(default_factory=list)
+    _notices: list[str] = field(default_factory=list)
+    _faces: list[tuple[float, float, float, float]] = field(default_factory=list)
+    _damaged: list[tuple[int, float]] = field(default_factory=list)
+    _pages: int = 0
+    _first: Result = field(default_factory=Result)
+
+    def add(self, photo: Photo, restoration: Restoration, notice: str | None, previews: bool) -> None:
+        self._pages += 1
+        self.warnings += (*photo.warnings, *restoration.warnings)
+        self._notices += [] if notice is None else [notice]
+        self._faces += _face_shares(restoration, photo)
+        share = _damaged_share(restoration)
+        if share is not None:
+            self._damaged.append((photo.rgb.size, share))
+        if previews:
+            self._first = _with_previews(Result(), photo, restoration)
+
+    def result(self) -> Result:
+        pixels = sum(size for size, _ in self._damaged)
+        return replace(
+            self._first,
+            faces=tuple(self._faces),
+            damaged_share=sum(size * share for size, share in self._damaged) / pixels if pixels else None,
+            notices=tuple(dict.fromkeys(self._notices)),
+            pages=self._pages,
+        )
+
+
+def finding_masks(
+    *,
+    device: str = "auto",
+    checkpoints: Path | None = None,
+    tile: int | None = None,
+    max_pixels: int = PIXEL_LIMIT,
+) -> Work:
     """Load the scratch detector and return the work that writes the damage mask of a photo.
 
     Parameters
@@ -214,6 +348,8 @@ def finding_masks(*, device: str = "auto", checkpoints: Path | None = None, tile
         A folder of weights; by default the bundled ones.
     tile
         The side of the tiles, in pixels; by default one that fits the memory.
+    max_pixels
+        Larger photos are refused.
 
     Raises
     ------
@@ -229,7 +365,7 @@ def finding_masks(*, device: str = "auto", checkpoints: Path | None = None, tile
     def work(job: Job) -> Result:
         watch = _Stopwatch()
         with watch.timing("read"):
-            photo = read_photo(job.source)
+            photo = read_photo(job.source, max_pixels)
         with watch.timing("scratches"):
             mask = (detector.detect(photo.rgb) >= _DAMAGED).astype(np.float32)
         with watch.timing("write"):
@@ -263,7 +399,7 @@ def age_by_name(rgb: FloatImage, name: str, seed: int = 0, severity: float | Non
     return age(rgb, np.random.default_rng(int.from_bytes(digest)), families, scale)
 
 
-def ageing(*, seed: int = 0, severity: float | None = None, quality: int = 95) -> Work:
+def ageing(*, seed: int = 0, severity: float | None = None, quality: int = 95, max_pixels: int = PIXEL_LIMIT) -> Work:
     """Return the work that ages a clean photo; gray ones stay gray.
 
     Parameters
@@ -272,12 +408,14 @@ def ageing(*, seed: int = 0, severity: float | None = None, quality: int = 95) -
         As `age_by_name`; the name of a photo is its path below INPUT.
     quality
         The quality of JPEG and WebP, 1 to 100.
+    max_pixels
+        Larger photos are refused.
     """
 
     def work(job: Job) -> Result:
         watch = _Stopwatch()
         with watch.timing("read"):
-            photo = read_photo(job.source)
+            photo = read_photo(job.source, max_pixels)
         with watch.timing("ageing"):
             aged = age_by_name(photo.rgb, str(job.name), seed, severity)
             rgb = np.repeat(aged.photo.mean(2, keepdims=True), 3, 2) if photo.gray else aged.photo
@@ -294,7 +432,9 @@ def ageing(*, seed: int = 0, severity: float | None = None, quality: int = 95) -
     return work
 
 
-def filtering(change: Callable[[Photo, Job], FloatImage], stage: str, quality: int = 95) -> Work:
+def filtering(
+    change: Callable[[Photo, Job], FloatImage], stage: str, quality: int = 95, max_pixels: int = PIXEL_LIMIT
+) -> Work:
     """Return the work that writes a photo with other pixels; gray ones stay gray.
 
     Parameters
@@ -305,12 +445,14 @@ def filtering(change: Callable[[Photo, Job], FloatImage], stage: str, quality: i
         What the log calls the time that it takes.
     quality
         The quality of JPEG and WebP, 1 to 100.
+    max_pixels
+        Larger photos are refused.
     """
 
     def work(job: Job) -> Result:
         watch = _Stopwatch()
         with watch.timing("read"):
-            photo = read_photo(job.source)
+            photo = read_photo(job.source, max_pixels)
         with watch.timing(stage):
             rgb = change(photo, job)
             if photo.gray:
@@ -332,16 +474,32 @@ class _Stopwatch:
     def timing(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self.seconds[stage] = time.perf_counter() - start
+        self.add({stage: time.perf_counter() - start})
+
+    @contextmanager
+    def timing_the_rest(self, stage: str) -> Iterator[None]:
+        """Time a block without what other stages take inside it."""
+        start, before = time.perf_counter(), sum(self.seconds.values())
+        yield
+        others = sum(self.seconds.values()) - before
+        self.add({stage: time.perf_counter() - start - others})
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        for stage, more in seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + more
 
 
-def _read_fitting_mask(path: Path, photo: Photo) -> FloatImage:
-    mask = read_mask(path)
+def _fitting_mask(file: PhotoFile, photo: Photo) -> FloatImage:
+    mask = mask_of(file.page())
     height, width = photo.rgb.shape[:2]
     if mask.shape != (height, width):
         sizes = f"{mask.shape[1]} x {mask.shape[0]} pixels, the photo {width} x {height}"
-        raise PhotoError(f"its mask {path} has {sizes}: make the mask as large as the photo")
+        raise PhotoError(f"its mask {file.path} has {sizes}: make the mask as large as the photo")
     return mask
+
+
+def _used_mask(restoration: Restoration) -> FloatImage:
+    return restoration.mask if restoration.mask is not None else np.zeros(restoration.rgb.shape[:2], np.float32)
 
 
 def _face_shares(restoration: Restoration, photo: Photo) -> tuple[tuple[float, float, float, float], ...]:
@@ -385,7 +543,7 @@ def report_entry(outcome: Outcome) -> ReportEntry:
         before=result.before,
         after=result.after,
         mask=result.mask,
-        faces=result.faces or (),
+        faces=(result.faces or ()) if result.pages == 1 else (),  # the page shows the first of several
         seconds=result.seconds,
         damaged_share=result.damaged_share,
         warnings=result.warnings,
@@ -403,7 +561,7 @@ def open_log(path: Path) -> IO[str]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torn = path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")
+        torn = path.is_file() and _last_byte(path) not in (b"", b"\n")
         log = path.open("a", encoding="ascii", buffering=1, newline="\n")
         if torn:
             log.write("\n")  # a killed run broke off inside a line
@@ -412,18 +570,30 @@ def open_log(path: Path) -> IO[str]:
     return log
 
 
+def _last_byte(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+        return file.read()
+
+
 def log_line(outcome: Outcome) -> str:
     """Return an outcome as one line of JSON, in ASCII (names that are not UTF-8 keep their bytes as surrogates)."""
     result = outcome.result
     return json.dumps(
         {
-            "input": str(outcome.job.source),
-            "output": None if outcome.status == "failed" else str(outcome.job.target),
+            "input": outcome.job.input,
+            "output": None if outcome.status == "failed" else outcome.job.output,
             "status": outcome.status,
             "error": outcome.error or None,
             "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},
             "faces": None if result.faces is None else len(result.faces),
             "damaged_share": None if result.damaged_share is None else round(result.damaged_share, 6),
-            "warnings": list(result.warnings),
+            "warnings": [*result.warnings, *result.notices],
+            "pages": result.pages,
+            "input_sha256": result.input_sha256,
+            "mask": None if outcome.job.mask is None else str(outcome.job.mask),
+            "mask_sha256": result.mask_sha256,
+            "output_sha256": result.output_sha256,
+            **result.made_by,
         }
     )

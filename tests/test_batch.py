@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 import unicodedata
@@ -26,6 +27,7 @@ from oldphoto.batch import (
     run,
 )
 from oldphoto.errors import PhotoError, UsageError
+from oldphoto.imagefile import atomically
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif"})
 SAME = Naming(SUFFIXES, SUFFIXES, lambda name: name)
@@ -184,6 +186,7 @@ def test_masks_get_names_of_their_own_too(tmp_path):
         ("file.txt", "out", "not a photo"),
         ("in", "blocked", "is a folder"),
         ("in", "linked", "is an input"),
+        ("in", "leads-out", "leads out of .*leads-out by a link"),
         ("points-out", "other", "is an input"),
     ],
 )
@@ -194,6 +197,8 @@ def test_refusals_touch_nothing(tmp_path, source, output, said):
     (tmp_path / "hard.jpg").hardlink_to(tmp_path / "in" / "a.jpg")
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "sub").symlink_to(tmp_path / "in" / "sub", target_is_directory=True)
+    (tmp_path / "leads-out").mkdir()
+    (tmp_path / "leads-out" / "sub").symlink_to(tmp_path / "other", target_is_directory=True)
     (tmp_path / "points-out").mkdir()
     (tmp_path / "points-out" / "c.jpg").symlink_to(tmp_path / "other" / "c.jpg")
     before = listing(tmp_path)
@@ -250,7 +255,7 @@ def jobs_of(*names: str) -> tuple[Job, ...]:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_failure_in_the_middle_stops_nothing_and_the_order_stays(workers):
+def test_a_failure_in_the_middle_stops_nothing(workers):
     def work(job: Job) -> Result:
         number = int(job.source.stem)
         time.sleep(0.002 * (number % 3))
@@ -260,10 +265,29 @@ def test_a_failure_in_the_middle_stops_nothing_and_the_order_stays(workers):
 
     jobs = jobs_of(*(f"{number}.jpg" for number in range(30)))
     outcomes = list(run(jobs, work, workers))
+    if workers > 1:  # they are told as they end
+        outcomes.sort(key=lambda outcome: jobs.index(outcome.job))
     assert [outcome.job for outcome in outcomes] == list(jobs)
     assert [outcome.job.source.stem for outcome in outcomes if outcome.status == "failed"] == ["5"]
     assert outcomes[5].error == "is empty (0 bytes)"
     assert "Traceback" in outcomes[5].traceback
+
+
+def test_one_slow_photo_holds_up_no_other():
+    others_done = threading.Event()
+
+    def work(job: Job) -> Result:
+        if job.source.stem == "0":
+            assert others_done.wait(30)
+        return Result()
+
+    told = []
+    for outcome in run(jobs_of(*(f"{number}.jpg" for number in range(60))), work, 2):
+        told.append(outcome.job.source.stem)
+        if len(told) == 59:
+            others_done.set()
+    assert told[-1] == "0"
+    assert len(told) == 60
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -272,7 +296,7 @@ def test_kept_photos_are_not_worked_on(workers):
     seen = []
     outcomes = list(run(jobs, lambda job: seen.append(job.source.name) or Result(), workers, done="masked"))
     assert seen == ["b.jpg"]
-    assert [outcome.status for outcome in outcomes] == ["kept", "masked"]
+    assert sorted(outcome.status for outcome in outcomes) == ["kept", "masked"]
 
 
 class OutOfMemoryError(RuntimeError):
@@ -342,13 +366,47 @@ def test_an_interrupt_lets_several_workers_finish_and_starts_no_more():
     assert len(started) < 10
 
 
-def test_only_parts_of_dead_runs_are_removed(tmp_path):
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs POSIX signals")
+def test_a_second_interrupt_aborts_what_is_at_work():
+    aborted, started = threading.Event(), threading.Barrier(3)
+
+    def work(job: Job) -> Result:
+        started.wait(30)
+        assert aborted.wait(30)
+        raise PhotoError("interrupted")
+
+    def interrupt_twice() -> None:
+        started.wait(30)
+        for _ in range(2):
+            time.sleep(0.2)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    threading.Thread(target=interrupt_twice, daemon=True).start()
+    outcomes = run(jobs_of(*(f"{number}.jpg" for number in range(9))), work, 2, abort=aborted.set)
+    told = []
+    with pytest.raises(KeyboardInterrupt):
+        for outcome in outcomes:
+            told.append(outcome.status)
+    assert told == ["failed", "failed"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no file locks there")
+def test_only_parts_of_dead_writers_are_removed(tmp_path):
     out = tmp_path / "out"
-    names = (".0123456789abcdef0123456789abcdef.oldphoto-part", ".fedcba9876543210fedcba9876543210.oldphoto-part")
-    make_files(out, *names, "sub/" + names[0], ".mine.oldphoto-part", "a.jpg")
-    for path in out.rglob("*"):
-        if path.name != names[1]:
-            os.utime(path, (1, 1))
-    remove_stale_parts([Job(Path("in/a.jpg"), PurePosixPath("a.jpg"), out / "a.jpg")])
-    assert sorted(listing(out)) == sorted([names[1], ".mine.oldphoto-part", "a.jpg", "sub", "sub/" + names[0]])
+    foreign, stale = (
+        ".0123456789abcdef0123456789abcdef.oldphoto-part",
+        ".fedcba9876543210fedcba9876543210.oldphoto-part",
+    )
+    make_files(out, foreign, stale, "sub/" + stale, ".mine.oldphoto-part", "a.jpg")
+    for path in (out / stale, out / "sub" / stale, out / ".mine.oldphoto-part"):
+        os.utime(path, (1, 1))
+    with atomically(out / "b.jpg") as living:
+        os.utime(living, (1, 1))  # it writes slowly, but lives
+        dead = out / (living.name[:9] + "0123456789abcdef01234567.oldphoto-part")
+        dead.write_bytes(b"half")
+        remove_stale_parts([Job(Path("in/a.jpg"), PurePosixPath("a.jpg"), out / "a.jpg")])
+        assert sorted(listing(out)) == sorted(
+            [foreign, living.name, ".mine.oldphoto-part", "a.jpg", "sub", "sub/" + stale]
+        )
+    assert (out / "b.jpg").exists()
     remove_stale_parts([Job(Path("in/a.jpg"), PurePosixPath("a.jpg"), tmp_path / "not-yet" / "a.jpg")])

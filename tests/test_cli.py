@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from oldphoto import __version__
 from oldphoto.cli import main
 from oldphoto.errors import CheckpointError, UsageError
-from oldphoto.imagefile import Photo, read_mask, read_photo, write_mask, write_photo
+from oldphoto.imagefile import PIXEL_LIMIT, Photo, read_mask, read_photo, write_mask, write_photo
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,32 @@ class Stage:
         return types.SimpleNamespace(detect=lambda rgb: (rgb[..., 0] > 0.5).astype(np.float32))
 
 
+class InThisProcess:
+    """Stands for `oldphoto.workers.Workers`: the same calls, but here, where the stand-in for the networks is."""
+
+    def __init__(self, make_work, count, timeout=None, show_warnings=False):
+        self.make_work = make_work
+
+    def __enter__(self):
+        self.work = self.make_work()
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def __call__(self, job):
+        return self.work(job)
+
+    def kill(self):
+        pass
+
+
 @pytest.fixture
 def stage(monkeypatch):
     stage = Stage()
+    monkeypatch.setattr("oldphoto.workers.Workers", InThisProcess)
+    monkeypatch.setattr("oldphoto.workers.default_jobs", lambda *_: 1)
+    monkeypatch.setattr("oldphoto.audit.made_by", lambda *_: {"version": __version__})
     pipeline = types.ModuleType("oldphoto.pipeline")
     pipeline.RestoreOptions, pipeline.Restorer, pipeline.Restoration = RestoreOptions, stage.restorer, Restoration
     stages = types.ModuleType("oldphoto.stages")
@@ -136,6 +159,15 @@ def test_a_tree_is_restored_with_log_masks_and_page(stage):
     page = Path("page/report.html").read_text()
     assert page.count("<article") == 2
     assert sorted(Path("out").rglob("*")) == [Path("out/a.png"), Path("out/sub"), Path("out/sub/b.jpg")]
+
+
+def test_the_url_of_a_folder_is_that_folder(stage):
+    make_photo("in/ä b.png")
+    done = oldphoto("restore", Path("in").absolute().as_uri(), Path("out").absolute().as_uri())
+    assert done.exit_code == 0, done.output
+    assert brightness("out/ä b.png") == 0.75
+    assert oldphoto("restore", "memory://nowhere", "out").exit_code == 2
+    assert oldphoto("restore", "memory://in", "out", "--mask", "in").exit_code == 2
 
 
 def test_the_options_reach_the_restorer(stage):
@@ -228,11 +260,15 @@ def test_jobs_change_nothing_but_the_time(stage):
         make_photo(f"in/{number}.png", number / 12)
     Path("in/5.png").write_bytes(b"no picture")
     for jobs in ("1", "4"):
-        assert oldphoto("restore", "in", f"out{jobs}", "--jobs", jobs, "--log", f"log{jobs}").exit_code == 1
+        options = ("--jobs", jobs, "--log", f"log{jobs}", "--report", f"page{jobs}.html")
+        assert oldphoto("restore", "in", f"out{jobs}", *options).exit_code == 1
     one, four = ({path.name: path.read_bytes() for path in Path(f"out{jobs}").iterdir()} for jobs in (1, 4))
     assert one == four
     inputs = [[json.loads(line)["input"] for line in Path(f"log{jobs}").read_text().splitlines()] for jobs in (1, 4)]
-    assert inputs[0] == inputs[1]
+    assert sorted(inputs[0]) == sorted(inputs[1])
+    shown = [re.findall(r"in?\d+\.png|\b\d+\.png", Path(f"page{jobs}.html").read_text()) for jobs in (1, 4)]
+    assert len(shown[0]) >= 12
+    assert shown[0] == shown[1]
 
 
 def test_formats_change_the_suffix_and_same_keeps_the_name(stage):
@@ -469,6 +505,7 @@ def test_help_and_version():
     listed = oldphoto("--help").output
     assert re.search(r"restore +Restore a photo, or a folder of photos with its tree\.", listed)
     assert "--with-scratch" in oldphoto("restore", "-h").output
+    assert f"default: {PIXEL_LIMIT}" in oldphoto("restore", "-h").output
 
 
 def test_help_and_usage_errors_import_nothing_heavy():

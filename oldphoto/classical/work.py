@@ -10,12 +10,17 @@ from oldphoto.arrays import FloatImage
 from oldphoto.batch import Job, Work
 from oldphoto.classical.comparison import compare_methods, sheet_of
 from oldphoto.classical.deblurring import Deblurrer
-from oldphoto.imagefile import Photo, read_photo, write_photo
+from oldphoto.imagefile import PIXEL_LIMIT, Photo, read_photo, write_photo
 from oldphoto.work import filtering
 
 
 def deblurring(
-    deblurrer: Deblurrer, *, quality: int = 95, sheet: Path | None = None, reference: Path | None = None
+    deblurrer: Deblurrer,
+    *,
+    quality: int = 95,
+    sheet: Path | None = None,
+    reference: Path | None = None,
+    max_pixels: int = PIXEL_LIMIT,
 ) -> Work:
     """Return the work that deblurs a photo.
 
@@ -29,6 +34,8 @@ def deblurring(
         Where all methods are drawn side by side, a PNG.
     reference
         The sharp photo that they are scored against.
+    max_pixels
+        Larger photos are refused.
     """
 
     def change(photo: Photo, job: Job) -> FloatImage:
@@ -40,4 +47,4 @@ def deblurring(
         write_photo(Photo(np.ascontiguousarray(sheet_of(entries))), sheet, "png")
         return next(entry.rgb for entry in entries if entry.name == deblurrer.method)
 
-    return filtering(change, "deblur", quality)
+    return filtering(change, "deblur", quality, max_pixels)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from oldphoto.cli.common import PathType, Run, ShareType, batch_options, carry_out, photo_arguments
+from oldphoto.cli.common import PathType, Run, ShareType, batch_options, carry_out, photo_arguments, pixel_option
 
 if TYPE_CHECKING:
     from oldphoto.batch import Plan, Work
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Quality of JPEG and WebP outputs."
 )
+@pixel_option
 @batch_options
 def age(
     source: Path,
@@ -42,7 +44,9 @@ def age(
     quality: int,
     overwrite: bool,
     log: Path | None,
-    jobs: int,
+    max_pixels: int,
+    jobs: int | None,
+    timeout: float,
     dry_run: bool,
     verbose: bool,
     quiet: bool,
@@ -59,10 +63,11 @@ def age(
 
         return batch.plan(source, output, photo_naming(file_format), overwrite=overwrite, save_masks=save_masks)
 
-    def make_work() -> Work:
-        from oldphoto.work import ageing
+    run = Run(jobs=jobs, log=log, dry_run=dry_run, verbose=verbose, quiet=quiet, done="aged", timeout=timeout)
+    carry_out(run, make_plan, partial(_make_work, seed=seed, severity=severity, quality=quality, max_pixels=max_pixels))
 
-        return ageing(seed=seed, severity=severity, quality=quality)
 
-    run = Run(jobs=jobs, log=log, dry_run=dry_run, verbose=verbose, quiet=quiet, done="aged")
-    carry_out(run, make_plan, make_work)
+def _make_work(**options: Any) -> Work:
+    from oldphoto.work import ageing
+
+    return ageing(**options)

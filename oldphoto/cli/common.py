@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import re
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote
 
 import click
 
@@ -22,6 +25,7 @@ from oldphoto.errors import PhotoError, UsageError
 
 if TYPE_CHECKING:
     from oldphoto.batch import Job, Outcome, Plan, Work
+    from oldphoto.ray_batch import Cluster
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
@@ -40,6 +44,16 @@ class PathType(click.Path):
         if not str(value):
             self.fail("the path is empty", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class PlaceType(PathType):
+    """A path, or the URL of a remote place as text: a path would make one slash of two."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a URL as it is, the rest, and what is a path all the same, as a path."""
+        if isinstance(value, str) and value.startswith("file://"):
+            value = unquote(value.removeprefix("file://").removeprefix("localhost"))
+        return value if isinstance(value, str) and "://" in value else super().convert(value, param, ctx)
 
 
 class ShareType(click.FloatRange):
@@ -103,11 +117,28 @@ batch_options = _all(
     click.option("--overwrite", is_flag=True, help="Do finished photos again (by default they are kept)."),
     click.option("--log", type=PathType(), metavar="FILE.jsonl", help="Append one record a photo."),
     click.option(
-        "--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Photos at once."
+        "--jobs", type=click.IntRange(min=1), metavar="N", help="Photos at once (by default what the machine carries)."
+    ),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=3600,
+        show_default=True,
+        metavar="SECONDS",
+        help="Give up a photo that takes longer.",
     ),
     click.option("--dry-run", is_flag=True, help="Print what would become which file, and touch nothing."),
     click.option("-v", "--verbose", is_flag=True, callback=_remember_verbose, help="Tell more; show tracebacks."),
     click.option("-q", "--quiet", is_flag=True, help="Tell nothing but errors."),
+)
+
+pixel_option = click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    default=300_000_000,
+    show_default=True,
+    metavar="N",
+    help="Refuse larger photos: a small file can claim to hold billions.",
 )
 
 
@@ -145,13 +176,19 @@ def say(text: str, err: bool = True) -> None:
 class Run:
     """How a plan is carried out: the options that all commands over photos have."""
 
-    jobs: int = 1
+    jobs: int | None = None
+    """Photos at once; by default what the machine carries."""
     log: Path | None = None
     report: Path | None = None
     dry_run: bool = False
     verbose: bool = False
     quiet: bool = False
     done: str = "restored"
+    device: str = "cpu"
+    timeout: float | None = None
+    """Seconds after which a photo is given up."""
+    cluster: Callable[[], Cluster] | None = None
+    """Connects to the machines to work on; None works on this one."""
 
 
 def carry_out(run: Run, make_plan: Callable[[], Plan], make_work: Callable[[], Work]) -> None:
@@ -164,7 +201,7 @@ def carry_out(run: Run, make_plan: Callable[[], Plan], make_work: Callable[[], W
     make_plan
         Makes the plan.
     make_work
-        Loads what the work needs; called only if there is work to do, and before anything is touched.
+        Loads what the work needs; called in each worker, only if there is work to do, and before anything is touched.
 
     Raises
     ------
@@ -173,8 +210,6 @@ def carry_out(run: Run, make_plan: Callable[[], Plan], make_work: Callable[[], W
     KeyboardInterrupt
         After an interrupt; what was finished is told.
     """
-    from oldphoto import batch
-
     try:
         plan = make_plan()
         for side_file in (run.log, run.report):
@@ -187,48 +222,68 @@ def carry_out(run: Run, make_plan: Callable[[], Plan], make_work: Callable[[], W
     if run.dry_run:
         _show(plan)
         return
-    with warnings.catch_warnings():
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
         if not run.verbose:
             warnings.simplefilter("ignore")
-        work = make_work() if plan.pending else _no_work
-        batch.remove_stale_parts(plan.jobs)
-        complete = _work_through(run, plan, work)
+        stack.enter_context(_stops_interrupt())
+        complete = _work_through(run, plan, _outcomes(run, plan, make_work, stack))
     if not complete:
         click.get_current_context().exit(FAILED)
 
 
-def _work_through(run: Run, plan: Plan, work: Work) -> bool:
-    """Do the jobs and write log and report as each ends; return whether nothing failed."""
+def _outcomes(run: Run, plan: Plan, make_work: Callable[[], Work], stack: ExitStack) -> Iterator[Outcome]:
+    """Load what the work needs, before anything is touched; then do the jobs as the outcomes are asked for."""
+    from oldphoto import batch, workers
+
+    pending = len(plan.pending)
+    if not pending:
+        return batch.run(plan.jobs, _no_work)
+    if run.cluster is not None:
+        cluster = stack.enter_context(run.cluster())
+        cluster.check(make_work)
+        batch.remove_stale_parts(plan.jobs)
+        return cluster.run(plan.jobs, make_work, run.done, run.timeout)
+    jobs = min(run.jobs or workers.default_jobs(pending, run.device), pending)
+    stack.callback(batch.remove_stale_parts, plan.jobs)  # of workers that an interrupt killed
+    work = stack.enter_context(workers.Workers(make_work, jobs, run.timeout, run.verbose))
+    batch.remove_stale_parts(plan.jobs)
+    return batch.run(plan.jobs, work, jobs, run.done, work.kill)
+
+
+def _work_through(run: Run, plan: Plan, outcomes: Iterator[Outcome]) -> bool:
+    """Let the jobs be done and write log and report as each ends; return whether nothing failed."""
     from tqdm import tqdm
 
-    from oldphoto import batch
     from oldphoto.report import ReportWriter
     from oldphoto.work import log_line, open_log, report_entry, unreadable_outcomes
 
     start = time.monotonic()
     counts: Counter[str] = Counter()
+    told: set[str] = set()
     complete = True
     with ExitStack() as stack:
         records: list[Callable[[Outcome], object]] = []
         if run.log is not None:
-            log = stack.enter_context(open_log(run.log))
+            log = open_log(run.log)
+            stack.callback(_close, log)
             records.append(lambda outcome: log.write(log_line(outcome) + "\n"))
         if run.report is not None:
             try:
                 page = stack.enter_context(ReportWriter(run.report, "Restored photos", __version__))
             except PhotoError as error:
                 raise UsageError(str(error)) from error
-            records.append(lambda outcome: page.add(report_entry(outcome)))
+            in_order = stack.enter_context(_InOrder(plan, lambda outcome: page.add(report_entry(outcome))))
+            records.append(in_order.add)
         # None: tqdm itself looks whether stderr is a terminal.
         bar = stack.enter_context(
             tqdm(total=len(plan.jobs) + len(plan.found.unreadable), unit="photo", disable=run.quiet or None)
         )
-        outcomes = chain(unreadable_outcomes(plan.found), batch.run(plan.jobs, work, run.jobs, run.done))
         try:
-            for outcome in outcomes:
+            for outcome in chain(unreadable_outcomes(plan.found), outcomes):
                 counts[outcome.status] += 1
                 with bar.external_write_mode():
-                    _tell(outcome, run)
+                    _tell(outcome, run, told)
                     for record in tuple(records):
                         try:
                             record(outcome)
@@ -242,6 +297,60 @@ def _work_through(run: Run, plan: Plan, work: Work) -> bool:
             if not run.quiet:
                 say(f"oldphoto: {_summary(counts, run.done, time.monotonic() - start)}")
     return complete and counts["failed"] == 0
+
+
+class _InOrder:
+    """Passes outcomes on in the order of the plan, in whatever order they come; on leaving what is still held back."""
+
+    def __init__(self, plan: Plan, take: Callable[[Outcome], object]) -> None:
+        self._places = {job.name: place for place, job in enumerate(plan.jobs)}
+        self._take = take
+        self._next = 0
+        self._held: dict[int, Outcome] = {}
+
+    def add(self, outcome: Outcome) -> None:
+        """Take an outcome in; one that is of no job of the plan is passed on at once."""
+        place = self._places.get(outcome.job.name)
+        if place is None:
+            self._take(outcome)
+            return
+        self._held[place] = outcome
+        while self._next in self._held:
+            self._take(self._held.pop(self._next))
+            self._next += 1
+
+    def __enter__(self) -> _InOrder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for place in sorted(self._held):
+            with suppress(PhotoError):  # it was told when the page failed first
+                self._take(self._held[place])
+
+
+def _close(log: IO[str]) -> None:
+    with suppress(OSError):  # of a full disk: it was told when a line failed
+        log.close()
+
+
+@contextmanager
+def _stops_interrupt() -> Iterator[None]:
+    """Let a request to end (of a batch system, or a terminal that closes) do what Ctrl-C does."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    replaced = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
+                replaced[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in replaced.items():
+            signal.signal(number, handler)
 
 
 def _no_work(job: Job) -> Any:
@@ -277,7 +386,7 @@ def _notes(plan: Plan, verbose: bool) -> Iterator[str]:
 
 def _show(plan: Plan) -> None:
     for job in plan.jobs:
-        say(f"{'keep' if job.kept else 'write'}: {job.source} -> {job.target}{' (renamed)' * job.renamed}", err=False)
+        say(f"{'keep' if job.kept else 'write'}: {job.input} -> {job.output}{' (renamed)' * job.renamed}", err=False)
         if job.mask is not None and not job.kept:
             say(f"  with the mask {job.mask}", err=False)
         if job.save_mask is not None and not job.kept:
@@ -286,8 +395,9 @@ def _show(plan: Plan) -> None:
         say(f"oldphoto: {folder}: {why}")
 
 
-def _tell(outcome: Outcome, run: Run) -> None:
-    source, result = outcome.job.source, outcome.result
+def _tell(outcome: Outcome, run: Run, told: set[str]) -> None:
+    """Say how a job ended; what is said of the machine goes into `told`, and is said once."""
+    source, result = outcome.job.input, outcome.result
     if outcome.error:
         say(f"oldphoto: {source}: {outcome.error}")
         if run.verbose and outcome.traceback:
@@ -296,6 +406,10 @@ def _tell(outcome: Outcome, run: Run) -> None:
         return
     for warning in result.warnings:
         say(f"oldphoto: {source}: warning: {warning}")
+    for notice in result.notices:
+        if notice not in told:
+            say(f"oldphoto: note: {notice}")
+            told.add(notice)
     if run.verbose and not outcome.error:
         faces = f", faces: {len(result.faces)}" if result.faces is not None else ""
         damaged = f", damaged: {result.damaged_share:.1%}" if result.damaged_share is not None else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from oldphoto.cli.common import (
     carry_out,
     network_options,
     photo_arguments,
+    pixel_option,
     weights_folder,
 )
 from oldphoto.errors import UsageError
@@ -63,6 +65,7 @@ def _methods(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Quality of JPEG and WebP outputs."
 )
+@pixel_option
 @network_options
 @batch_options
 def deblur(
@@ -74,12 +77,14 @@ def deblur(
     sheet: Path | None,
     reference: Path | None,
     quality: int,
+    max_pixels: int,
     device: str,
     tile: int | None,
     weights: str | None,
     overwrite: bool,
     log: Path | None,
-    jobs: int,
+    jobs: int | None,
+    timeout: float,
     dry_run: bool,
     verbose: bool,
     quiet: bool,
@@ -102,15 +107,34 @@ def deblur(
             refuse_sheet(sheet, plan, reference, overwrite)
         return plan
 
-    def make_work() -> Work:
-        from oldphoto.classical.deblurring import Deblurrer
-        from oldphoto.classical.work import deblurring
-
-        deblurrer = Deblurrer(method, psf, balance, device, weights_folder(weights), tile)
-        return deblurring(deblurrer, quality=quality, sheet=sheet, reference=reference)
-
-    run = Run(jobs=jobs, log=log, dry_run=dry_run, verbose=verbose, quiet=quiet, done="deblurred")
+    make_work = partial(
+        _make_work,
+        (method, psf, balance, device),
+        weights,
+        tile,
+        quality=quality,
+        sheet=sheet,
+        reference=reference,
+        max_pixels=max_pixels,
+    )
+    run = Run(
+        jobs=jobs,
+        log=log,
+        dry_run=dry_run,
+        verbose=verbose,
+        quiet=quiet,
+        done="deblurred",
+        device=device,
+        timeout=timeout,
+    )
     carry_out(run, make_plan, make_work)
+
+
+def _make_work(how: tuple[str, str, float | None, str], weights: str | None, tile: int | None, **others: Any) -> Work:
+    from oldphoto.classical.deblurring import Deblurrer
+    from oldphoto.classical.work import deblurring
+
+    return deblurring(Deblurrer(*how, weights_folder(weights), tile), **others)
 
 
 def refuse_sheet(sheet: Path, plan: Plan, reference: Path | None, overwrite: bool) -> None:

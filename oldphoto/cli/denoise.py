@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from oldphoto.cli.common import Run, batch_options, carry_out, network_options, photo_arguments, weights_folder
+from oldphoto.cli.common import (
+    Run,
+    batch_options,
+    carry_out,
+    network_options,
+    photo_arguments,
+    pixel_option,
+    weights_folder,
+)
 
 if TYPE_CHECKING:
     from oldphoto.arrays import FloatImage
@@ -29,6 +38,7 @@ METHODS = ("auto", "median", "adaptive-median", "tv", "tv-poisson", "nlm", "bm3d
 @click.option(
     "--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Quality of JPEG and WebP outputs."
 )
+@pixel_option
 @network_options
 @batch_options
 def denoise(
@@ -36,12 +46,14 @@ def denoise(
     output: Path,
     method: str,
     quality: int,
+    max_pixels: int,
     device: str,
     tile: int | None,
     weights: str | None,
     overwrite: bool,
     log: Path | None,
-    jobs: int,
+    jobs: int | None,
+    timeout: float,
     dry_run: bool,
     verbose: bool,
     quiet: bool,
@@ -57,20 +69,30 @@ def denoise(
 
         return batch.plan(source, output, photo_naming(), overwrite=overwrite)
 
-    def make_work() -> Work:
-        from oldphoto.classical import denoising
-        from oldphoto.classical.learned import Denoiser
-        from oldphoto.work import filtering
+    run = Run(
+        jobs=jobs,
+        log=log,
+        dry_run=dry_run,
+        verbose=verbose,
+        quiet=quiet,
+        done="denoised",
+        device=device,
+        timeout=timeout,
+    )
+    carry_out(run, make_plan, partial(_make_work, method, device, weights, tile, quality, max_pixels))
 
-        denoising.require(method)
-        denoiser = None
-        if method in denoising.NEEDS_NETWORK:
-            denoiser = Denoiser(device, weights_folder(weights), tile)
 
-        def change(photo: Photo, job: Job) -> FloatImage:
-            return denoising.denoise(photo.rgb, method, denoiser).rgb
+def _make_work(method: str, device: str, weights: str | None, tile: int | None, quality: int, max_pixels: int) -> Work:
+    from oldphoto.classical import denoising
+    from oldphoto.classical.learned import Denoiser
+    from oldphoto.work import filtering
 
-        return filtering(change, "denoise", quality)
+    denoising.require(method)
+    denoiser = None
+    if method in denoising.NEEDS_NETWORK:
+        denoiser = Denoiser(device, weights_folder(weights), tile)
 
-    run = Run(jobs=jobs, log=log, dry_run=dry_run, verbose=verbose, quiet=quiet, done="denoised")
-    carry_out(run, make_plan, make_work)
+    def change(photo: Photo, job: Job) -> FloatImage:
+        return denoising.denoise(photo.rgb, method, denoiser).rgb
+
+    return filtering(change, "denoise", quality, max_pixels)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from oldphoto.cli.common import Run, batch_options, carry_out, network_options, photo_arguments, weights_folder
+from oldphoto.cli.common import (
+    Run,
+    batch_options,
+    carry_out,
+    network_options,
+    photo_arguments,
+    pixel_option,
+    weights_folder,
+)
 
 if TYPE_CHECKING:
     from oldphoto.batch import Plan, Work
@@ -15,17 +24,20 @@ if TYPE_CHECKING:
 
 @click.command()
 @photo_arguments
+@pixel_option
 @network_options
 @batch_options
 def mask(
     source: Path,
     output: Path,
+    max_pixels: int,
     device: str,
     tile: int | None,
     weights: str | None,
     overwrite: bool,
     log: Path | None,
-    jobs: int,
+    jobs: int | None,
+    timeout: float,
     dry_run: bool,
     verbose: bool,
     quiet: bool,
@@ -41,10 +53,21 @@ def mask(
 
         return batch.plan(source, output, mask_naming(), overwrite=overwrite)
 
-    def make_work() -> Work:
-        from oldphoto.work import finding_masks
-
-        return finding_masks(device=device, checkpoints=weights_folder(weights), tile=tile)
-
-    run = Run(jobs=jobs, log=log, dry_run=dry_run, verbose=verbose, quiet=quiet, done="masked")
+    make_work = partial(_make_work, weights, device=device, tile=tile, max_pixels=max_pixels)
+    run = Run(
+        jobs=jobs,
+        log=log,
+        dry_run=dry_run,
+        verbose=verbose,
+        quiet=quiet,
+        done="masked",
+        device=device,
+        timeout=timeout,
+    )
     carry_out(run, make_plan, make_work)
+
+
+def _make_work(weights: str | None, **options: Any) -> Work:
+    from oldphoto.work import finding_masks
+
+    return finding_masks(checkpoints=weights_folder(weights), **options)

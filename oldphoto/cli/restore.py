@@ -2,28 +2,55 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from oldphoto.cli.common import (
+    FAILED,
     PathType,
+    PlaceType,
     Run,
     ShareType,
     batch_options,
     carry_out,
     network_options,
-    photo_arguments,
+    pixel_option,
+    say,
     weights_folder,
 )
+from oldphoto.errors import UsageError
 
 if TYPE_CHECKING:
     from oldphoto.batch import Plan, Work
+    from oldphoto.ray_batch import Cluster
+
+
+def _verify(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    if path is None or ctx.resilient_parsing:
+        return
+    from oldphoto import audit
+
+    log = audit.read_log(path)
+    counts: Counter[str] = Counter()
+    for finding in audit.verify(log):
+        counts[finding.state] += 1
+        if finding.state != "ok":
+            say(f"oldphoto: {finding.path}: {finding.state}: it {finding.explanation}")
+    if log.torn:
+        say(f"oldphoto: note: {log.torn} lines of {path} are no records: a killed run broke them off")
+    told = ", ".join(f"{counts[state]} {state}" for state in ("ok", "altered", "missing", "unrecorded"))
+    say(f"oldphoto: {len(log.restored)} restored photos, files: {told}", err=False)
+    ctx.exit(0 if counts.total() == counts["ok"] else FAILED)
 
 
 @click.command()
-@photo_arguments
+@click.argument("source", metavar="INPUT", type=PlaceType())
+@click.argument("output", metavar="OUTPUT", type=PlaceType())
 @click.option("--with-scratch", is_flag=True, help="Find and repair scratches, folds and other structured damage.")
 @click.option(
     "--mask",
@@ -52,11 +79,43 @@ if TYPE_CHECKING:
 @click.option("--save-masks", type=PathType(), metavar="DIR", help="Write the masks that were used here.")
 @click.option("--hr", "large_scans", is_flag=True, help="With --weights published: its networks for large scans.")
 @click.option("--report", type=PathType(), metavar="FILE.html", help="Write a page that compares before and after.")
+@click.option("--no-stamp", is_flag=True, help="Do not name oldphoto in the EXIF Software tag of the outputs.")
+@pixel_option
 @network_options
 @batch_options
+@click.option(
+    "--ray",
+    metavar="[ADDRESS]",
+    is_flag=False,
+    flag_value="",
+    help="Work on a Ray cluster: the one at ADDRESS, else one that runs here, else one started here.",
+)
+@click.option(
+    "--worker-cpus",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Cores for each worker of a Ray cluster.",
+)
+@click.option(
+    "--worker-gpus",
+    type=click.FloatRange(min=0),
+    metavar="SHARE",
+    help="GPUs, or a share of one, for each (by default half a one where there are any).",
+)
+@click.option(
+    "--verify",
+    type=PathType(),
+    metavar="LOG",
+    is_eager=True,
+    expose_value=False,
+    callback=_verify,
+    help="Instead of restoring, compare all files that a log names with what it says of them.",
+)
 def restore(
-    source: Path,
-    output: Path,
+    source: Path | str,
+    output: Path | str,
     with_scratch: bool,
     mask: Path | None,
     no_faces: bool,
@@ -67,20 +126,26 @@ def restore(
     save_masks: Path | None,
     large_scans: bool,
     report: Path | None,
+    no_stamp: bool,
+    max_pixels: int,
     device: str,
     tile: int | None,
     weights: str | None,
     overwrite: bool,
     log: Path | None,
-    jobs: int,
+    jobs: int | None,
+    timeout: float,
+    ray: str | None,
+    worker_cpus: float,
+    worker_gpus: float | None,
     dry_run: bool,
     verbose: bool,
     quiet: bool,
 ) -> None:
     """Restore a photo, or a folder of photos with its tree.
 
-    INPUT is a photo or a folder, OUTPUT a folder, or a file for a photo. Photos whose output exists are kept, so that
-    running the same command again goes on where it stopped.
+    INPUT is a photo or a folder, OUTPUT a folder, or a file for a photo; both may be URLs (s3://...). Photos whose
+    output exists are kept, so that running the same command again goes on where it stopped.
 
     Exit codes: 0 all done, 1 a photo failed (the others are written), 2 refused (nothing is touched), 130 interrupted.
     """
@@ -88,29 +153,55 @@ def restore(
         raise click.UsageError("--save-masks needs masks to save: add --with-scratch or --mask.")
 
     def make_plan() -> Plan:
-        from oldphoto.work import plan_restoration
+        from oldphoto import remote
+        from oldphoto.work import photo_naming, plan_restoration
 
+        if remote.is_url(source) or remote.is_url(output):
+            if mask is not None or save_masks is not None:
+                raise UsageError("--mask and --save-masks need photos in folders, not at URLs")
+            return remote.plan(source, output, photo_naming(file_format), overwrite)
         return plan_restoration(
-            source, output, format=file_format, overwrite=overwrite, masks=mask, save_masks=save_masks
+            Path(source),
+            Path(output),
+            format=file_format,
+            overwrite=overwrite,
+            masks=mask,
+            save_masks=save_masks,
+            max_pixels=max_pixels,
         )
 
-    def make_work() -> Work:
-        from oldphoto.pipeline import RestoreOptions
-        from oldphoto.work import restoring
+    make_work = partial(
+        _make_work,
+        {
+            "with_scratch": with_scratch,
+            "faces": not no_faces,
+            "strength": strength,
+            "tile": tile,
+            "deblur": deblur,
+            "large_scans": large_scans,
+        },
+        weights,
+        device=device,
+        quality=quality,
+        previews=report is not None,
+        stamp=not no_stamp,
+        max_pixels=max_pixels,
+    )
+    cluster = None if ray is None else partial(_connect, ray, worker_cpus, worker_gpus, jobs)
+    run = Run(jobs, log, report, dry_run, verbose, quiet, device=device, timeout=timeout, cluster=cluster)
+    carry_out(run, make_plan, make_work)
 
-        return restoring(
-            RestoreOptions(
-                with_scratch=with_scratch,
-                faces=not no_faces,
-                strength=strength,
-                tile=tile,
-                deblur=deblur,
-                large_scans=large_scans,
-            ),
-            device=device,
-            checkpoints=weights_folder(weights),
-            quality=quality,
-            previews=report is not None,
-        )
 
-    carry_out(Run(jobs, log, report, dry_run, verbose, quiet), make_plan, make_work)
+def _connect(address: str, cpus: float, gpus: float | None, most: int | None) -> Cluster:
+    from oldphoto.ray_batch import Cluster
+
+    return Cluster(address, cpus, gpus, most)
+
+
+def _make_work(options: Mapping[str, Any], weights: str | None, **others: Any) -> Work:
+    """Load the networks, in the process that uses them."""
+    from oldphoto.pipeline import RestoreOptions
+    from oldphoto.remote import staging
+    from oldphoto.work import restoring
+
+    return staging(partial(restoring, RestoreOptions(**options), checkpoints=weights_folder(weights), **others))

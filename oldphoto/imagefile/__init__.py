@@ -6,20 +6,28 @@ writing turns a `Photo` back into a complete file, or into none at all.
 
 from __future__ import annotations
 
-from oldphoto.imagefile.files import atomically
-from oldphoto.imagefile.photo import INPUT_SUFFIXES, OUTPUT_SUFFIX, Photo, format_of, output_format
-from oldphoto.imagefile.reading import read_mask, read_photo
-from oldphoto.imagefile.writing import write_mask, write_photo
+from oldphoto.imagefile.files import atomically, remove_stale_parts
+from oldphoto.imagefile.photo import INPUT_SUFFIXES, OUTPUT_SUFFIX, PIXEL_LIMIT, Photo, format_of, output_format
+from oldphoto.imagefile.reading import PhotoFile, mask_of, open_photo, read_mask, read_photo
+from oldphoto.imagefile.writing import Written, check_pages, write_mask, write_pages, write_photo
 
 __all__ = [
     "INPUT_SUFFIXES",
     "OUTPUT_SUFFIX",
+    "PIXEL_LIMIT",
     "Photo",
+    "PhotoFile",
+    "Written",
     "atomically",
+    "check_pages",
     "format_of",
+    "mask_of",
+    "open_photo",
     "output_format",
     "read_mask",
     "read_photo",
+    "remove_stale_parts",
     "write_mask",
+    "write_pages",
     "write_photo",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from io import BytesIO
@@ -17,13 +18,16 @@ from typing import BinaryIO
 from oldphoto.imagefile.photo import per_inch
 
 PREFIX = b"Exif\0\0"
+LONGEST = 2**32 - 2
+"""Bytes that a block can have: its offsets have 32 bits."""
 
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 34665, 34853, 40965
+PROCESSING_SOFTWARE, SOFTWARE = 11, 305
 WIDTH, HEIGHT, ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 256, 257, 274, 282, 283, 296
 XMP, ICC = 700, 34675
 _EXIF_WIDTH, _EXIF_HEIGHT = 40962, 40963
 
-SHORT, LONG, RATIONAL = 3, 4, 5
+ASCII, SHORT, LONG, RATIONAL = 2, 3, 4, 5
 _TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _INTEGERS = {1: "B", SHORT: "H", LONG: "I", 13: "I", 16: "Q", 18: "Q"}
 _MAX_DEPTH = 4
@@ -97,8 +101,8 @@ class Directory:
     next_at: int = -1  # where the offset of the next directory stands
 
 
-def read_tree(file: BinaryIO) -> tuple[Layout, Directory]:
-    """Read the first directory of a TIFF structure and those below it.
+def read_tree(file: BinaryIO, start: int | None = None) -> tuple[Layout, Directory]:
+    """Read a directory of a TIFF structure and those below it, by default the first, else that at offset `start`.
 
     Raises
     ------
@@ -111,7 +115,8 @@ def read_tree(file: BinaryIO) -> tuple[Layout, Directory]:
     if order is None or len(head) < 8:
         raise ValueError("no TIFF header")
     layout = Layout(order, big=struct.unpack(order + "H", head[2:4])[0] == 43)
-    start = layout.offset.unpack_from(head, 8 if layout.big else 4)[0]
+    if start is None:
+        start = layout.offset.unpack_from(head, 8 if layout.big else 4)[0]
     return layout, _read_directory(file, start, layout, file.seek(0, 2), _MAX_DEPTH)
 
 
@@ -283,3 +288,50 @@ def with_resolution(exif: bytes | None, dpi: tuple[float, float]) -> bytes:
         return exif
     root.tags.update(resolution_tags(dpi, layout))
     return pack_exif(root, layout.order)
+
+
+def stamped(exif: bytes | None, software: str) -> bytes:
+    """Return an EXIF block whose Software tag names what made the picture, for a picture that was changed.
+
+    The value it had moves unchanged to ProcessingSoftware, behind what may stand there; one that already begins with
+    the same program's name gives way. The rest of the block keeps its place, so that maker notes, which point into it,
+    stay readable: a new first directory is appended.
+
+    Raises
+    ------
+    ValueError
+        If the block is damaged.
+    """
+    text = software.encode("ascii") + b"\0"
+    tags = {SOFTWARE: Tag(ASCII, len(text), text)}
+    if exif is None:
+        return pack_exif(Directory(tags), "<")
+    layout, root = open_exif(exif)
+    earlier, processing = root.tags.get(SOFTWARE), root.tags.get(PROCESSING_SOFTWARE)
+    if earlier is not None and earlier.data.partition(b" ")[0] != text.partition(b" ")[0]:
+        kept = earlier.data if processing is None else processing.data.rstrip(b"\0 ") + b"; " + earlier.data
+        tags[PROCESSING_SOFTWARE] = Tag(ASCII, len(kept), kept)
+    return _with_tags(exif, tags, layout)
+
+
+def _with_tags(exif: bytes, tags: Mapping[int, Tag], layout: Layout) -> bytes:
+    """Return a block with other values of some tags of its first directory, everything else at its old offset."""
+    block = bytearray(exif.removeprefix(PREFIX))
+    header_at = 8 if layout.big else 4
+    start = layout.offset.unpack_from(block, header_at)[0]
+    first = start + layout.length.size
+    count = layout.length.unpack_from(block, start)[0]
+    raw = block[first : first + count * layout.entry.size]
+    entries = [entry for entry in layout.entry.iter_unpack(raw) if entry[0] not in tags]
+    for number, tag in tags.items():
+        value = tag.data
+        if len(value) > layout.offset.size:
+            block += bytes(len(block) % 2)
+            value = layout.offset.pack(len(block))
+            block += tag.data
+        entries.append((number, tag.kind, tag.count, value))
+    block += bytes(len(block) % 2)
+    layout.offset.pack_into(block, header_at, len(block))
+    block += layout.length.pack(len(entries))
+    block += b"".join(layout.entry.pack(*entry) for entry in sorted(entries)) + bytes(layout.offset.size)
+    return PREFIX + bytes(block)

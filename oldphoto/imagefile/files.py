@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import re
+import socket
+import sys
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from oldphoto.errors import PhotoError
 
+if sys.platform != "win32":
+    import fcntl
+
 PART_SUFFIX = ".oldphoto-part"
+
+_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+_PART_NAME = re.compile(r"\.([0-9a-f]{8})[0-9a-f]{24}" + re.escape(PART_SUFFIX))
+_STALE_AFTER = 600  # seconds without a write, where no lock tells more: none is written that slowly, its writer is dead
 
 
 @contextlib.contextmanager
@@ -18,7 +30,8 @@ def atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to; when the block succeeds, its file becomes `path`.
 
     The temporary lies in the same folder (which is made if missing), begins with "." and ends with ".oldphoto-part".
-    Whatever ends the block early (also KeyboardInterrupt) removes it and leaves an existing `path` as it was.
+    Whatever ends the block early (also KeyboardInterrupt) removes it and leaves an existing `path` as it was; what a
+    killed process leaves is removed by `remove_stale_parts`.
 
     Raises
     ------
@@ -26,12 +39,13 @@ def atomically(path: Path) -> Iterator[Path]:
         On any OSError inside the block or at the commit: disk full, read-only folder, a folder in the way.
     """
     # The name does not repeat the target's, which may already be as long as the file system allows.
-    part = path.with_name(f".{uuid.uuid4().hex}{PART_SUFFIX}")
+    part = path.with_name(f".{_HOST}{uuid.uuid4().hex[:24]}{PART_SUFFIX}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        _flush_to_disk(part)
-        part.replace(path)
+        with _marked_in_use(part):
+            yield part
+            _flush_to_disk(part)
+            part.replace(path)
     except OSError as error:
         _remove(part)
         reason = error.strerror or str(error)
@@ -41,6 +55,57 @@ def atomically(path: Path) -> Iterator[Path]:
     except BaseException:
         _remove(part)
         raise
+
+
+def remove_stale_parts(folder: Path) -> None:
+    """Remove what processes that died in the middle of a write left in a folder; never what is in use.
+
+    A living writer holds a lock on its file, which ends with it. Where locks do not reach (files of other machines,
+    file systems without them, Windows) a file is given up after ten minutes without a write.
+    """
+    for part in folder.glob(".*"):
+        name = _PART_NAME.fullmatch(part.name)
+        if name is not None:
+            with contextlib.suppress(OSError):  # another run may be first
+                if _is_abandoned(part, here=name[1] == _HOST):
+                    part.unlink()
+
+
+@contextlib.contextmanager
+def _marked_in_use(part: Path) -> Iterator[None]:
+    if sys.platform == "win32":  # an open file cannot be renamed there
+        yield
+        return
+    descriptor = _create_locked(part)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _create_locked(part: Path) -> int:
+    while True:
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o666)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink > 0:
+            return descriptor
+        os.close(descriptor)  # another run took it for abandoned before it was locked
+
+
+def _is_abandoned(part: Path, here: bool) -> bool:
+    if sys.platform != "win32" and here:
+        descriptor = os.open(part, os.O_RDWR)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            pass
+        finally:
+            os.close(descriptor)
+    return time.time() - part.stat().st_mtime > _STALE_AFTER
 
 
 def _flush_to_disk(path: Path) -> None:

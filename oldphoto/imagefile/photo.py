@@ -10,11 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oldphoto.arrays import FloatImage
+from oldphoto.errors import PhotoError
 
 IntImage = NDArray[np.uint8 | np.uint16]
 
-PIXEL_LIMIT = 1_000_000_000
-"""Pixels of the largest photo that is read: beyond it a file is taken for broken or hostile."""
+PIXEL_LIMIT = 300_000_000
+"""Pixels of the largest photo that is read unless more is asked for: an A3 sheet at 1200 dpi has 280 million. Beyond
+it a file is taken for broken or hostile."""
+
+RAISE_LIMIT = "scale it down, or raise --max-pixels if you trust it"
 
 _FORMATS = {
     ".jpg": "jpg",
@@ -113,6 +117,12 @@ def output_format(source_suffix: str) -> str:
     """Return the format that "same" means for a photo with this input suffix: "jpg" for HEIC, which is not written."""
     suffix = source_suffix.lower()
     return "jpg" if suffix in _HEIF_SUFFIXES else _FORMATS.get(suffix, "png")
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raise PhotoError, without the file's name, for more pixels than are asked for."""
+    if width * height > max_pixels:
+        raise PhotoError(f"has {width} by {height} pixels, more than {max_pixels:,}: {RAISE_LIMIT}")
 
 
 def per_metre(dpi: float) -> int:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -14,32 +20,114 @@ from oldphoto.errors import PhotoError
 from oldphoto.imagefile import exif as exif_block
 from oldphoto.imagefile import jpeg, png, tiff, webp
 from oldphoto.imagefile.colour import cmyk_to_rgb
-from oldphoto.imagefile.photo import PIXEL_LIMIT, IntImage, Photo, Raster, per_inch
+from oldphoto.imagefile.photo import PIXEL_LIMIT, RAISE_LIMIT, IntImage, Photo, Raster, check_size, per_inch
 
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green and blue in a gray value."""
 
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"})
 _STRIP_ROWS = 256
+_BYTES_A_PIXEL, _OTHER_BYTES = 12, 2**28  # what a file may weigh: more than RGBA in 16 bits, and room for metadata
 
 
-def read_photo(path: Path) -> Photo:
-    """Read a photo with all its bits and metadata, turned upright.
+@dataclass
+class PhotoFile:
+    """A file as it was read, once and wholly: what is decoded is what the hash is of, whatever becomes of the file.
+
+    `close` lets go of its bytes.
+
+    Attributes
+    ----------
+    path
+        Where it was read.
+    sha256
+        Of its bytes, in hexadecimal.
+    pages
+        How many photos it holds: the pages of a TIFF, without its previews; 1 in every other format.
+    """
+
+    path: Path
+    sha256: str
+    pages: int
+    _data: bytes = field(repr=False)
+    _kind: str
+    _max_pixels: int
+
+    def page(self, index: int = 0) -> Photo:
+        """Decode a page.
+
+        Raises
+        ------
+        PhotoError
+            As `read_photo`.
+        """
+        with _told(self.path):
+            return _photo(_decode(self._data, self._kind, self._max_pixels, index), self._kind)
+
+    def close(self) -> None:
+        """Let go of the bytes: no page can be decoded any more."""
+        self._data = b""
+
+
+def open_photo(path: Path, max_pixels: int = PIXEL_LIMIT) -> PhotoFile:
+    """Read a file and count its pages.
+
+    Parameters
+    ----------
+    path
+        The file.
+    max_pixels
+        Pixels, of all pages together, beyond which it is refused before they are decoded.
+
+    Raises
+    ------
+    PhotoError
+        If the file cannot be opened, changes while it is read, is no photo, or is larger than any photo of
+        `max_pixels`.
+    """
+    with _told(path):
+        data = _read_whole(path, max_pixels)
+        kind = _kind(data[:32])
+        pages = tiff.count_pages(data, max_pixels) if kind == "tif" else 1
+        return PhotoFile(path, hashlib.sha256(data).hexdigest(), pages, data, kind, max_pixels)
+
+
+def read_photo(path: Path, max_pixels: int = PIXEL_LIMIT) -> Photo:
+    """Read a photo with all its bits and metadata, turned upright; of several pages the first.
 
     A JPEG that is cut off is read as far as it decodes, with a warning in `Photo.warnings`; other damage is refused.
 
     Raises
     ------
     PhotoError
-        If the file cannot be opened, is no photo, is animated, damaged or larger than a gigapixel: one line with the
+        If the file cannot be opened, is no photo, is animated, damaged or larger than `max_pixels`: one line with the
         file, what is wrong and what to do.
     """
+    file = open_photo(path, max_pixels)
+    photo = file.page()
+    if file.pages > 1:
+        told = (*photo.warnings, f"only the first of {file.pages} pages is read")
+        return dataclasses.replace(photo, warnings=told)
+    return photo
+
+
+def _read_whole(path: Path, max_pixels: int) -> bytes:
+    with path.open("rb") as file:
+        before = os.fstat(file.fileno())
+        if before.st_size > max_pixels * _BYTES_A_PIXEL + _OTHER_BYTES:
+            raise PhotoError(f"has {before.st_size:,} bytes, more than a photo of {max_pixels:,} pixels: {RAISE_LIMIT}")
+        data = file.read(before.st_size + 1)
+        after = os.fstat(file.fileno())
+    if len(data) != before.st_size or after.st_mtime_ns != before.st_mtime_ns:
+        raise PhotoError("changed while it was read: run again when it is complete")
+    return data
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn whatever decoding raises into a PhotoError that names the file."""
     try:
-        with path.open("rb") as file:
-            kind = _kind(file.read(32))
-            file.seek(0)
-            raster = _decode(file, kind)
-        return _photo(raster, kind)
+        yield
     except PhotoError as error:
         raise PhotoError(f"{path}: {error}") from error
     except MemoryError as error:
@@ -59,7 +147,7 @@ def _damaged(path: Path, error: Exception) -> PhotoError:
     return PhotoError(f"{path}: is damaged or incomplete ({reason}): replace it by an intact copy")
 
 
-def read_mask(path: Path) -> FloatImage:
+def read_mask(path: Path, max_pixels: int = PIXEL_LIMIT) -> FloatImage:
     """Read any image as a mask of damage, H × W in [0, 1], 1 (white) = damaged; what is transparent is undamaged.
 
     Raises
@@ -67,7 +155,11 @@ def read_mask(path: Path) -> FloatImage:
     PhotoError
         As `read_photo`.
     """
-    photo = read_photo(path)
+    return mask_of(read_photo(path, max_pixels))
+
+
+def mask_of(photo: Photo) -> FloatImage:
+    """Return the mask that a photo shows: see `read_mask`."""
     mask = np.array(photo.rgb[..., 0]) if photo.gray else np.clip(photo.rgb @ LUMINANCE, 0, 1)
     if photo.alpha is not None:
         mask *= photo.alpha / np.float32(np.iinfo(photo.alpha.dtype).max)
@@ -95,25 +187,26 @@ def _kind(head: bytes) -> str:
     raise PhotoError("is no JPEG, PNG, TIFF, WebP, BMP or HEIC image: convert it to one of these, or leave it out")
 
 
-def _decode(file: BinaryIO, kind: str) -> Raster:
+def _decode(data: bytes, kind: str, max_pixels: int, page: int) -> Raster:
     if kind == "jpg":
-        return _decode_jpeg(file.read())
+        return _decode_jpeg(data, max_pixels)
     if kind == "png":
-        return _decode_png(file.read())
+        return _decode_png(data, max_pixels)
     if kind == "tif":
-        return tiff.decode(file)
+        return tiff.decode(data, max_pixels, page)
     if kind == "webp":
-        return webp.decode(file.read())
+        check_size(*webp.size(data), max_pixels)
+        return webp.decode(data)
     if kind == "bmp":
-        return _decode_bmp(file)
-    return _decode_heif(file)
+        return _decode_bmp(data, max_pixels)
+    return _decode_heif(data, max_pixels)
 
 
 # Each format's Pillow class is called by itself: Image.open refuses large scans, by a limit global to the process.
 
 
-def _decode_jpeg(data: bytes) -> Raster:
-    _check_size(*jpeg.size(data))
+def _decode_jpeg(data: bytes, max_pixels: int) -> Raster:
+    check_size(*jpeg.size(data), max_pixels)
     image, warnings = jpeg.open_image(data)
     raster = _decode_with_pillow(image)
     raster.dpi = jpeg.density(image)
@@ -121,8 +214,9 @@ def _decode_jpeg(data: bytes) -> Raster:
     return raster
 
 
-def _decode_png(data: bytes) -> Raster:
+def _decode_png(data: bytes, max_pixels: int) -> Raster:
     image = png.open_image(data)
+    check_size(*image.size, max_pixels)
     raster = _decode_with_pillow(image)
     x, y = image.info.get("dpi", (0, 0))
     if x and y:
@@ -133,8 +227,9 @@ def _decode_png(data: bytes) -> Raster:
     return raster
 
 
-def _decode_bmp(file: BinaryIO) -> Raster:
-    image = BmpImageFile(file)
+def _decode_bmp(data: bytes, max_pixels: int) -> Raster:
+    image = BmpImageFile(BytesIO(data))
+    check_size(*image.size, max_pixels)
     raster = _decode_with_pillow(image)
     x, y = image.info.get("dpi", (0, 0))
     if x and y:
@@ -142,25 +237,20 @@ def _decode_bmp(file: BinaryIO) -> Raster:
     return raster
 
 
-def _decode_heif(file: BinaryIO) -> Raster:
+def _decode_heif(data: bytes, max_pixels: int) -> Raster:
     try:
         import pillow_heif
     except ImportError as error:
         raise PhotoError("is HEIC, which needs one more package: pip install 'oldphoto[heif]'") from error
-    opened = pillow_heif.open_heif(file)
-    _check_size(*opened.size)
+    opened = pillow_heif.open_heif(BytesIO(data))
+    width, height = opened.size
+    check_size(width, height, max_pixels)
     image: Image.Image = opened.to_pillow()
     return _decode_with_pillow(image)
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > PIXEL_LIMIT:
-        raise PhotoError(f"has {width} by {height} pixels, more than {PIXEL_LIMIT:,}: scale it down")
-
-
 def _decode_with_pillow(image: Image.Image) -> Raster:
     """Take 8-bit pixels, alpha, profile, EXIF and XMP from a Pillow image; each format finds its resolution itself."""
-    _check_size(*image.size)
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         raise PhotoError(f"is animated ({frames} frames): save the frame to restore as a picture of its own")

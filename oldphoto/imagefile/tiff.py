@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from io import BytesIO
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 import tifffile
@@ -18,17 +19,38 @@ from oldphoto.errors import PhotoError
 from oldphoto.imagefile import exif as exif_block
 from oldphoto.imagefile.colour import cmyk_to_rgb
 from oldphoto.imagefile.exif import Directory, Layout, Tag
-from oldphoto.imagefile.photo import PIXEL_LIMIT, IntImage, Raster
+from oldphoto.imagefile.photo import RAISE_LIMIT, IntImage, Raster, check_size
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _STRIP_ROWS = 256
+_PAGE_LIMIT, _SAMPLE_LIMIT = 10_000, 16
+_BIG = 2**32 - 2**25  # bytes of pixels from which offsets of 32 bits may not reach
 
 # tifffile reports oddities of a file through logging, which Python prints if nobody listens.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
-def decode(file: BinaryIO) -> Raster:
-    """Decode the first page of a TIFF.
+def count_pages(data: bytes, max_pixels: int) -> int:
+    """Count the pages of a TIFF that are photos, without previews and masks.
+
+    Raises
+    ------
+    PhotoError
+        With a message that still lacks the file's name, if there is none, or if together they have too many pixels.
+    Exception
+        Whatever tifffile raises on damaged data.
+    """
+    with tifffile.TiffFile(BytesIO(data)) as tiff:
+        pages = _photos(tiff)
+        total = sum(page.imagewidth * page.imagelength for page in pages)
+    if total > max_pixels:
+        together = f"its {len(pages)} pages together have " if len(pages) > 1 else "has "
+        raise PhotoError(f"{together}{total:,} pixels, more than {max_pixels:,}: {RAISE_LIMIT}")
+    return len(pages)
+
+
+def decode(data: bytes, max_pixels: int, index: int = 0) -> Raster:
+    """Decode a page of a TIFF, by its place among those that `count_pages` counts.
 
     Raises
     ------
@@ -37,22 +59,31 @@ def decode(file: BinaryIO) -> Raster:
     Exception
         Whatever tifffile, imagecodecs and Pillow raise on damaged data.
     """
+    file = BytesIO(data)
     with tifffile.TiffFile(file) as tiff:
-        page = tiff.pages.first
-        if not isinstance(page, TiffPage):
-            raise PhotoError("has no full first page")
-        pages = sum(1 for other in tiff.pages if not (isinstance(other, TiffPage) and other.is_reduced))
-        _check_complete(page, file.seek(0, 2))
-        raster = _decode_page(page, file)
-    if pages > 1:
-        raster.warnings.append(f"only the first of {pages} pages is read")
-    return _with_metadata(raster, file)
+        page = _photos(tiff)[index]
+        _check_complete(page, len(data), max_pixels)
+        raster = _decode_page(page, data)
+        start = page.offset
+    return _with_metadata(raster, file, start)
 
 
-def _check_complete(page: TiffPage, file_size: int) -> None:
-    """Refuse what tifffile would fill with black: too large a page, absent or cut-off segments."""
-    if page.imagewidth * page.imagelength > PIXEL_LIMIT:
-        raise PhotoError(f"has more than {PIXEL_LIMIT:,} pixels")
+def _photos(tiff: tifffile.TiffFile) -> list[TiffPage]:
+    """Return the pages that are no previews or masks of others; the first counts whatever it is said to be."""
+    if not isinstance(tiff.pages.first, TiffPage):
+        raise PhotoError("has no full first page")
+    if len(tiff.pages) > _PAGE_LIMIT:
+        raise PhotoError(f"has more than {_PAGE_LIMIT:,} pages: split it")
+    pages = [page for page in tiff.pages if isinstance(page, TiffPage)]
+    return pages[:1] + [page for page in pages[1:] if not (page.is_reduced or page.is_mask)]
+
+
+def _check_complete(page: TiffPage, file_size: int, max_pixels: int) -> None:
+    """Refuse lying sizes, and absent or cut-off segments, which tifffile would fill with black."""
+    check_size(page.imagewidth, page.imagelength * page.imagedepth, max_pixels)
+    check_size(page.tilewidth, page.tilelength * page.tiledepth, max_pixels)
+    if page.samplesperpixel > _SAMPLE_LIMIT:
+        raise PhotoError(f"has {page.samplesperpixel} channels: save it as RGB")
     segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
     if any(start <= 0 or size <= 0 or start + size > file_size for start, size in segments):
         raise PhotoError("is truncated: parts of the picture lie beyond its end")
@@ -60,9 +91,9 @@ def _check_complete(page: TiffPage, file_size: int) -> None:
         raise PhotoError("is truncated: parts of the picture are missing")
 
 
-def _decode_page(page: TiffPage, file: BinaryIO) -> Raster:
+def _decode_page(page: TiffPage, data: bytes) -> Raster:
     if page.photometric == PHOTOMETRIC.YCBCR and page.compression != COMPRESSION.JPEG:
-        return _decode_ycbcr(file)
+        return _decode_ycbcr(data, page.index)
     samples = page.asarray()
     if samples.ndim == 3 and page.planarconfig == 2 and page.samplesperpixel > 1:
         samples = np.moveaxis(samples, 0, -1)
@@ -93,6 +124,8 @@ def _whole_depth(samples: NDArray[np.generic], page: TiffPage) -> IntImage:
     bits = page.bitspersample
     if samples.dtype.kind == "f":
         low, high = samples.min(), samples.max()
+        if np.isnan(low):
+            raise PhotoError("has floating-point values that are no numbers (NaN): save it as 16 bit")
         if not (low >= 0 and high <= 1):
             raise PhotoError(
                 f"has floating-point values from {low:g} to {high:g}, not within 0 to 1: save it as 16 bit"
@@ -146,10 +179,11 @@ def _unpremultiplied(pixels: IntImage, alpha: IntImage) -> IntImage:
     return result
 
 
-def _decode_ycbcr(file: BinaryIO) -> Raster:
+def _decode_ycbcr(data: bytes, index: int) -> Raster:
     """Decode subsampled or old-style JPEG colour, which tifffile leaves undone, with Pillow."""
-    file.seek(0)
-    return Raster(np.asarray(TiffImageFile(file).convert("RGB")))
+    image = TiffImageFile(BytesIO(data))
+    image.seek(index)
+    return Raster(np.asarray(image.convert("RGB")))
 
 
 def _apply_palette(page: TiffPage, indices: NDArray[np.generic]) -> IntImage:
@@ -175,8 +209,8 @@ def _eight_bits(samples: IntImage) -> NDArray[np.uint8]:
     return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def _with_metadata(raster: Raster, file: BinaryIO) -> Raster:
-    layout, root = exif_block.read_tree(file)
+def _with_metadata(raster: Raster, file: BinaryIO, start: int) -> Raster:
+    layout, root = exif_block.read_tree(file, start)
     raster.dpi = exif_block.resolution(root, layout)
     profile, packet = root.tags.get(exif_block.ICC), root.tags.get(exif_block.XMP)
     if profile is not None and root.tags[262].data.strip(b"\0") != b"\5":  # CMYK has brought its new profile along
@@ -189,46 +223,54 @@ def _with_metadata(raster: Raster, file: BinaryIO) -> Raster:
     return raster
 
 
-def encode(raster: Raster) -> bytes:
-    """Encode 8 or 16 bits, gray or RGB, with or without alpha, deflated, with all describing tags and directories."""
-    layout, described = Layout(), Directory()
-    if raster.exif is not None:
-        layout, described = exif_block.open_exif(raster.exif)
+def encode(rasters: Sequence[Raster]) -> bytes:
+    """Encode pages of 8 or 16 bits, gray or RGB, with or without alpha, deflated, with all describing tags."""
+    blocks = [(Layout(), Directory()) if page.exif is None else exif_block.open_exif(page.exif) for page in rasters]
+    order: Literal["<", ">"] = ">" if any(layout.order == ">" for layout, _ in blocks) else "<"
+    size = sum(page.samples.nbytes for page in rasters)
     stream = BytesIO()
-    tifffile.imwrite(
-        stream,
-        raster.samples,
-        byteorder="<" if layout.order == "<" else ">",
-        photometric="minisblack" if raster.pixels.ndim == 2 else "rgb",
-        planarconfig="contig",
-        extrasamples=None if raster.alpha is None else ["unassalpha"],
-        compression="zlib",
-        predictor=True,
-        metadata=None,
-        software=False,
-        iccprofile=raster.icc,
-    )
-    return _with_directories(stream, exif_block.descriptive(described), raster)
+    with tifffile.TiffWriter(stream, byteorder=order, bigtiff=size > _BIG) as writer:
+        for raster in rasters:
+            writer.write(
+                raster.samples,
+                photometric="minisblack" if raster.pixels.ndim == 2 else "rgb",
+                planarconfig="contig",
+                extrasamples=None if raster.alpha is None else ["unassalpha"],
+                compression="zlib",
+                predictor=True,
+                metadata=None,
+                contiguous=False,
+                software=False,
+                iccprofile=raster.icc,
+            )
+    described = [exif_block.descriptive(root) for _, root in blocks]
+    return _with_directories(stream, described, rasters)
 
 
-def _with_directories(stream: BytesIO, described: Directory, raster: Raster) -> bytes:
-    """Append a new first directory that holds tifffile's tags and ours, and point the header to it.
+def _with_directories(stream: BytesIO, described: Sequence[Directory], rasters: Sequence[Raster]) -> bytes:
+    """Append new directories that hold tifffile's tags and ours, and chain them instead of tifffile's.
 
     tifffile itself writes no EXIF directories.
     """
-    layout, root = exif_block.read_tree(stream)
-    for number in (exif_block.X_RESOLUTION, exif_block.Y_RESOLUTION, exif_block.RESOLUTION_UNIT):
-        root.tags.pop(number, None)
-    root.tags.update(described.tags)
-    root.children.update(described.children)
-    if raster.dpi is not None:
-        root.tags.update(exif_block.resolution_tags(raster.dpi, layout))
-    if raster.xmp is not None:
-        root.tags[exif_block.XMP] = Tag(1, len(raster.xmp), raster.xmp)
-    stream.seek(0, 2)
-    stream.write(bytes(stream.tell() % 2))
-    start = stream.tell()
-    stream.write(exif_block.pack_directory(root, layout, start))
-    stream.seek(8 if layout.big else 4)
-    stream.write(layout.offset.pack(start))
+    layout, _ = exif_block.read_tree(stream)
+    link = old_link = 8 if layout.big else 4  # where the offset of the next directory stands, in the new and old chain
+    for ours, raster in zip(described, rasters, strict=True):
+        stream.seek(old_link)
+        _, root = exif_block.read_tree(stream, layout.offset.unpack(stream.read(layout.offset.size))[0])
+        old_link = root.next_at
+        for number in (exif_block.X_RESOLUTION, exif_block.Y_RESOLUTION, exif_block.RESOLUTION_UNIT):
+            root.tags.pop(number, None)
+        root.tags.update(ours.tags)
+        root.children.update(ours.children)
+        if raster.dpi is not None:
+            root.tags.update(exif_block.resolution_tags(raster.dpi, layout))
+        if raster.xmp is not None:
+            root.tags[exif_block.XMP] = Tag(1, len(raster.xmp), raster.xmp)
+        stream.seek(0, 2)
+        stream.write(bytes(stream.tell() % 2))
+        start = stream.tell()
+        stream.write(exif_block.pack_directory(root, layout, start))
+        stream.seek(link)
+        stream.write(layout.offset.pack(start))
+        link = start + layout.length.size + len(root.tags | root.children) * layout.entry.size
     return stream.getvalue()

@@ -40,6 +40,25 @@ def decode(data: bytes) -> Raster:
     return raster
 
 
+def size(data: bytes) -> tuple[int, int]:
+    """Return the largest width and height that a header in the file states, (0, 0) where there is none."""
+    sizes = [(0, 0)]
+    start = 12
+    while start + 18 <= len(data):
+        name, length = struct.unpack_from("<4sI", data, start)
+        head = data[start + 8 : start + 18]
+        if name == b"VP8X":
+            sizes.append((int.from_bytes(head[4:7], "little") + 1, int.from_bytes(head[7:10], "little") + 1))
+        elif name == b"VP8L":
+            bits = int.from_bytes(head[1:5], "little")
+            sizes.append(((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1))
+        elif name == b"VP8 ":
+            width, height = struct.unpack_from("<HH", head, 6)
+            sizes.append((width & 0x3FFF, height & 0x3FFF))
+        start += 8 + length + length % 2
+    return max(width for width, _ in sizes), max(height for _, height in sizes)
+
+
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield name and content of each chunk, the content only of those that hold metadata."""
     start = 12

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -11,6 +15,7 @@ from PIL import Image
 
 from oldphoto.arrays import FloatImage
 from oldphoto.errors import PhotoError, UsageError
+from oldphoto.imagefile import exif as exif_block
 from oldphoto.imagefile import jpeg, png, tiff, webp
 from oldphoto.imagefile.colour import srgb_profile, to_srgb
 from oldphoto.imagefile.files import atomically
@@ -20,6 +25,14 @@ from oldphoto.imagefile.reading import LUMINANCE
 _NAMES = {"jpg": "JPEG", "png": "PNG", "tif": "TIFF", "webp": "WebP", "bmp": "BMP"}
 _LONGEST_SIDE = {"jpg": 65500, "webp": 16383}
 _STRIP_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of a photo: `warnings` name what the format could not hold; `sha256` is of the file's bytes."""
+
+    warnings: tuple[str, ...]
+    sha256: str
 
 
 def write_photo(photo: Photo, path: Path, format: str | None = None, quality: int = 95) -> tuple[str, ...]:
@@ -48,23 +61,64 @@ def write_photo(photo: Photo, path: Path, format: str | None = None, quality: in
     UsageError
         If the format or the quality does not exist.
     """
-    target = format or format_of(path) or photo.format
-    if target not in OUTPUT_SUFFIX:
-        raise UsageError(f"unknown format {target!r}: choose one of {', '.join(OUTPUT_SUFFIX)}")
+    return write_pages([photo], path, format or format_of(path) or photo.format, quality).warnings
+
+
+def write_pages(
+    photos: Iterable[Photo], path: Path, format: str, quality: int = 95, software: str | None = None
+) -> Written:
+    """Write photos as the pages of one file, which appears complete or not at all.
+
+    Parameters
+    ----------
+    photos
+        One photo, or several for a TIFF; taken one after the other and kept as integers, so that they can be made as
+        they are asked for.
+    path, format, quality
+        As `write_photo`.
+    software
+        What the EXIF Software tag shall say, where the format has one: see `oldphoto.imagefile.exif.stamped`.
+
+    Raises
+    ------
+    PhotoError, UsageError
+        As `write_photo`; or a format of single photos is asked to hold several. What `photos` raises passes through.
+    """
+    if format not in OUTPUT_SUFFIX:
+        raise UsageError(f"unknown format {format!r}: choose one of {', '.join(OUTPUT_SUFFIX)}")
     if not 1 <= quality <= 100:
         raise UsageError(f"quality {quality} is not within 1 to 100")
+    rasters: list[Raster] = []
+    for photo in photos:
+        with _told(path, format):
+            if rasters:
+                check_pages(len(rasters) + 1, format)
+            rasters.append(_fitted(photo, format, software))
+    with _told(path, format):
+        data = _encode(rasters, format, quality)
+    with atomically(path) as part:
+        part.write_bytes(data)
+    warnings = dict.fromkeys(warning for raster in rasters for warning in raster.warnings)
+    return Written(tuple(warnings), hashlib.sha256(data).hexdigest())
+
+
+def check_pages(pages: int, format: str) -> None:
+    """Raise PhotoError, without the file's name, if a format cannot hold so many pages."""
+    if pages > 1 and format != "tif":
+        raise PhotoError(f"{_NAMES[format]} cannot hold several pages: write TIFF")
+
+
+@contextmanager
+def _told(path: Path, format: str) -> Iterator[None]:
+    """Turn whatever encoding raises into a PhotoError that names the file."""
     try:
-        raster = _fitted(photo, target)
-        data = _encode(raster, target, quality)
+        yield
     except PhotoError as error:
         raise PhotoError(f"{path}: {error}") from error
     except MemoryError as error:
         raise PhotoError(f"{path}: cannot be encoded, it does not fit into memory: close other programs") from error
     except Exception as error:  # encoders raise anything
-        raise PhotoError(f"{path}: cannot be encoded as {_NAMES[target]} ({error}): try another format") from error
-    with atomically(path) as part:
-        part.write_bytes(data)
-    return tuple(raster.warnings)
+        raise PhotoError(f"{path}: cannot be encoded as {_NAMES[format]} ({error}): try another format") from error
 
 
 def write_mask(mask: FloatImage, path: Path) -> None:
@@ -83,7 +137,7 @@ def write_mask(mask: FloatImage, path: Path) -> None:
         part.write_bytes(data)
 
 
-def _fitted(photo: Photo, target: str) -> Raster:
+def _fitted(photo: Photo, target: str, software: str | None) -> Raster:
     """Return what of a photo the target format holds, with a warning for all that it does not."""
     if photo.rgb.ndim != 3 or photo.rgb.shape[2] != 3 or photo.rgb.size == 0:
         raise PhotoError(f"pixels of shape {photo.rgb.shape} are no photo of height by width by 3")
@@ -109,7 +163,17 @@ def _fitted(photo: Photo, target: str) -> Raster:
         _drop_all_metadata(raster)
     if target == "jpg":
         _drop_long_metadata(raster)
+    if software is not None and target != "bmp":
+        _stamp(raster, software, exif_block.LONGEST if target != "jpg" else jpeg.SEGMENT_LIMIT)
     return raster
+
+
+def _stamp(raster: Raster, software: str, limit: int) -> None:
+    stamped = exif_block.stamped(raster.exif, software)
+    if len(stamped) > limit:
+        raster.warnings.append("EXIF does not say that it was restored: it has no room for that")
+    else:
+        raster.exif = stamped
 
 
 def _as_colour(raster: Raster) -> None:
@@ -142,13 +206,14 @@ def _drop_long_metadata(raster: Raster) -> None:
         raster.warnings.append("XMP left out: it is longer than JPEG can hold")
 
 
-def _encode(raster: Raster, target: str, quality: int) -> bytes:
+def _encode(rasters: Sequence[Raster], target: str, quality: int) -> bytes:
+    if target == "tif":
+        return tiff.encode(rasters)
+    (raster,) = rasters
     if target == "jpg":
         return jpeg.encode(raster, quality)
     if target == "png":
         return png.encode(raster)
-    if target == "tif":
-        return tiff.encode(raster)
     if target == "webp":
         return webp.encode(raster, quality)
     return _encode_bmp(raster)

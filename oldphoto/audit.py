@@ -1,0 +1,136 @@
+"""What was done to a photo, so that it can be proved: what a log records of it, and whether that still holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from oldphoto import __version__
+from oldphoto.errors import UsageError
+from oldphoto.remote import is_url
+
+if TYPE_CHECKING:
+    from oldphoto.pipeline import RestoreOptions
+
+
+def made_by(
+    options: RestoreOptions, device: str, checkpoints: Path | None, quality: int, software: str | None
+) -> dict[str, Any]:
+    """Return the version, the options and the hashes of the weights that restore photos, as a log records them.
+
+    Raises CheckpointError or UsageError where the weights or the device are missing.
+    """
+    from oldphoto.checkpoints import checkpoint_folder, pick_device, read_manifest
+
+    networks = read_manifest(checkpoint_folder(checkpoints))
+    return {
+        "version": __version__,
+        "options": {
+            **dataclasses.asdict(options),
+            "device": str(pick_device(device)),
+            "quality": quality,
+            "stamp": software is not None,
+        },
+        "weights": {name: record.sha256 for name, record in sorted(networks.items())},
+    }
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of a file that a log names: `state` is "ok", "altered", "missing" or "unrecorded"."""
+
+    path: str
+    state: str
+    explanation: str = ""
+
+
+@dataclass(frozen=True)
+class Log:
+    """The records of a log: for each output the last that says how it was made."""
+
+    restored: Mapping[str, Mapping[str, Any]]
+    unrecorded: tuple[str, ...]
+    """Outputs that were found finished, by a run whose log says so, and whose making no record tells."""
+    torn: int
+    """Lines that are no record: a killed run, or a full disk, broke them off."""
+
+
+def read_log(path: Path) -> Log:
+    """Read a log that ``oldphoto restore --log`` wrote.
+
+    Raises
+    ------
+    UsageError
+        It cannot be read, or holds no record with hashes.
+    """
+    restored: dict[str, Mapping[str, Any]] = {}
+    kept: dict[str, None] = {}
+    torn = 0
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape") as lines:
+            for line in lines:
+                record = _record(line)
+                if record is None:
+                    torn += 1
+                elif record["status"] == "kept":
+                    kept[record["output"]] = None
+                elif record["status"] != "failed" and record.get("output_sha256"):
+                    restored[record["output"]] = record
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}): give a log that --log wrote") from error
+    if not restored:
+        raise UsageError(f"{path}: holds no record of a restored photo with its hashes: give a log that --log wrote")
+    return Log(restored, tuple(output for output in kept if output not in restored), torn)
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_record = isinstance(record, dict) and isinstance(record.get("status"), str)
+    if not is_record or not all(isinstance(record.get(name), str | None) for name in ("input", "output")):
+        return None
+    return record if record["status"] == "failed" or record["output"] is not None else None
+
+
+def verify(log: Log) -> Iterator[Finding]:
+    """Compare the inputs, masks and outputs of a log, by their hashes, with what lies on the disk.
+
+    A path that is not absolute is looked for from the current folder. Yields a `Finding` a file.
+    """
+    seen: set[str] = set()
+    for record in log.restored.values():
+        for role in ("output", "input", "mask"):
+            path, expected = record.get(role), record.get(f"{role}_sha256")
+            if isinstance(path, str) and isinstance(expected, str) and path not in seen:
+                seen.add(path)
+                yield _compare(path, expected)
+    for output in log.unrecorded:
+        yield Finding(output, "unrecorded", "was finished before the run that names it, and no record says how")
+
+
+def _compare(path: str, expected: str) -> Finding:
+    try:
+        with _open(path) as file:
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return Finding(path, "missing", "is not there any more, or not seen from this folder")
+    except Exception as error:  # a remote file system has errors of its own
+        return Finding(path, "missing", f"cannot be read ({error})")
+    return Finding(path, "ok") if actual == expected else Finding(path, "altered", "is not the file it was")
+
+
+def _open(path: str) -> BufferedReader:
+    if not is_url(path):
+        return Path(path).open("rb")
+    import fsspec
+
+    file: BufferedReader = fsspec.open(path, "rb").open()
+    return file

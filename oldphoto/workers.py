@@ -1,0 +1,287 @@
+"""Worker processes: each loads the networks once and does one photo at a time; one that dies takes no other along.
+
+A decoder that crashes on a hostile file, the kernel that ends a process for its memory, a photo that never ends: all of
+them end one worker. The photo is tried once more in a new one, for the fault may have been somebody else's, and fails
+if that dies too. The program itself only plans and tells, and never imports torch.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+
+from oldphoto import batch
+from oldphoto.batch import Job, Result, Work
+from oldphoto.errors import OldphotoError, WorkerError
+
+MEMORY = 2 * 1024**3
+"""Bytes that a worker may take for a scan of 24 megapixels."""
+
+ACCELERATED_JOBS = 2
+"""Workers that share a GPU: one decodes or encodes while the other uses it."""
+
+_STARTING = threading.Lock()
+_STOPS = frozenset(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+def default_jobs(pending: int, device: str = "auto") -> int:
+    """Return how many photos to work on at once: what the cores and the memory carry, and what is worth the start."""
+    if device.startswith(("cuda", "mps")) or (device == "auto" and _has_accelerator()):
+        able = ACCELERATED_JOBS
+    else:
+        able = min(_cores(), max(1, _free_memory() // MEMORY))
+    return max(1, min(able, math.ceil(pending / 2)))
+
+
+def _has_accelerator() -> bool:
+    return Path("/dev/nvidiactl").exists() or sys.platform == "darwin"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _free_memory() -> int:
+    """Return the bytes that are free for this process, or a guess where the system does not tell."""
+    bounds = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        bounds.append(1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))))
+    with contextlib.suppress(OSError, ValueError):  # a container's share
+        group = Path("/sys/fs/cgroup")
+        limit, used = ((group / name).read_text() for name in ("memory.max", "memory.current"))
+        bounds.append(int(limit) - int(used))
+    return min(bounds) if bounds else 4 * MEMORY
+
+
+class Workers:
+    """Does jobs in processes; an instance is a `Work` that several threads may call.
+
+    As a context manager it starts the first worker, and in the end kills all.
+
+    Parameters
+    ----------
+    make_work
+        Loads what the work needs and returns it; it is pickled, so a function of a module, or a `functools.partial`.
+    count
+        How many workers.
+    timeout
+        Seconds after which a job is given up and its worker killed; None never does.
+    show_warnings
+        Let the libraries' warnings through.
+    threads
+        How many each takes; by default its share of the cores.
+
+    Raises
+    ------
+    OldphotoError
+        On entering: what `make_work` raises.
+    """
+
+    def __init__(
+        self,
+        make_work: Callable[[], Work],
+        count: int,
+        timeout: float | None = None,
+        show_warnings: bool = False,
+        threads: int | None = None,
+    ) -> None:
+        threads = threads or max(1, _cores() // count)
+        self._workers = [_Worker(make_work, threads, timeout, show_warnings) for _ in range(count)]
+        self._idle: SimpleQueue[_Worker] = SimpleQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
+        atexit.register(self.kill)  # before multiprocessing asks them to end, which they do not hear
+
+    def __enter__(self) -> Workers:
+        try:
+            self._workers[0].start()
+        except (EOFError, OSError) as error:
+            self.kill()
+            raise WorkerError("the worker process cannot be started: is there memory left?") from error
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    def __call__(self, job: Job) -> Result:
+        """Do a job in an idle worker, and once more in a new one if that dies.
+
+        Raises
+        ------
+        WorkerError
+            The job failed there, killed two workers, or took too long.
+        """
+        worker = self._idle.get()
+        try:
+            try:
+                return worker.do(job)
+            except _WorkerDiedError:
+                return worker.do(job)
+        except _WorkerDiedError as death:
+            raise WorkerError(
+                f"the process that worked on it ended twice ({death}): it may need more memory (try --tile 256 and "
+                "--jobs 1), or be made to crash a decoder"
+            ) from death
+        finally:
+            self._idle.put(worker)
+
+    def kill(self) -> None:
+        """End all workers at once, for good; jobs at work fail."""
+        atexit.unregister(self.kill)
+        for worker in self._workers:
+            worker.kill()
+
+
+class _WorkerDiedError(Exception):
+    """A worker ended while it did a job; the message says how."""
+
+
+class _Worker:
+    """One process, started when it is first needed, and anew after it died."""
+
+    def __init__(self, make_work: Callable[[], Work], threads: int, timeout: float | None, show_warnings: bool) -> None:
+        self._make_work, self._threads, self._show_warnings = make_work, threads, show_warnings
+        self._timeout = timeout
+        self._process: SpawnProcess | None = None
+        self._killed = False
+
+    def start(self) -> None:
+        """Start the process and wait until it has loaded all; raises what `make_work` raises there."""
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        arguments = (theirs, str(Path.cwd()), self._make_work, self._threads, self._show_warnings)
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
+        with _STARTING, _surroundings(self._threads):
+            self._process.start()
+        theirs.close()  # else the end of the process would not end the pipe
+        if self._killed:
+            self._end()
+            raise WorkerError("interrupted")
+        refusal = self._receive(None)
+        if isinstance(refusal, OldphotoError):
+            self._end()
+            raise refusal
+
+    def do(self, job: Job) -> Result:
+        """Do a job; raises WorkerError where it failed or took too long, _WorkerDiedError where the process ended."""
+        if self._killed:
+            raise WorkerError("interrupted")
+        try:
+            if self._process is None or not self._process.is_alive():
+                self.start()
+            self._pipe.send(job)
+            answer = self._receive(self._timeout)
+        except (EOFError, OSError) as error:
+            how = self._end()
+            batch.remove_stale_parts([job])
+            raise _WorkerDiedError(how) from error
+        if isinstance(answer, OldphotoError):
+            raise answer
+        if answer is None:
+            self._end()
+            batch.remove_stale_parts([job])
+            raise WorkerError(f"took longer than {self._timeout:g} s and was given up: --timeout allows more")
+        assert isinstance(answer, Result)
+        return answer
+
+    def _receive(self, timeout: float | None) -> object:
+        """Return what the process sends, None if it does not in time."""
+        return self._pipe.recv() if self._pipe.poll(timeout) else None
+
+    def _end(self) -> str:
+        """Make sure that the process has ended; return how it did."""
+        process, self._process = self._process, None
+        if process is None:
+            return "killed"
+        process.join(1)  # it may be about to end by itself, in a way worth telling
+        process.kill()
+        process.join()
+        self._pipe.close()
+        code = process.exitcode or 0
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+    def kill(self) -> None:
+        """End the process, whatever it does."""
+        self._killed = True
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+
+
+@contextlib.contextmanager
+def _surroundings(threads: int) -> Iterator[None]:
+    """Set what a process inherits that is started here.
+
+    Threads that wait for each other do not spin, which on a busy machine takes most of its time; the current folder,
+    where anything may lie, is no place to import from; and Ctrl-C, a closed terminal or the end of a batch system's
+    time is for this process to answer.
+    """
+    wanted = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "PYTHONSAFEPATH": "1"}
+    added = [name for name in wanted if name not in os.environ]
+    os.environ.update({name: wanted[name] for name in added})
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS) if sys.platform != "win32" else None
+    try:
+        yield
+    finally:
+        if sys.platform != "win32" and blocked is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        for name in added:
+            del os.environ[name]
+
+
+def _serve(pipe: Connection, folder: str, make_work: Callable[[], Work], threads: int, show_warnings: bool) -> None:
+    """Load, then answer each job with its result or its failure, until the pipe ends."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.chdir(folder)
+    if not show_warnings:
+        warnings.simplefilter("ignore")
+    try:
+        work = make_work()
+        _limit_opencv(threads)
+    except OldphotoError as error:
+        pipe.send(error)
+        return
+    except Exception as error:
+        pipe.send(WorkerError(f"unexpected {type(error).__name__}: {error}", traceback.format_exc()))
+        return
+    pipe.send("ready")
+    with contextlib.suppress(EOFError):
+        while True:
+            job = pipe.recv()
+            try:
+                pipe.send(work(job))
+            except Exception as error:
+                pipe.send(WorkerError(batch.reason(error, job.source), traceback.format_exc()))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _limit_opencv(threads: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(threads)

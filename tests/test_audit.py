@@ -1,0 +1,165 @@
+"""What a log proves: which bytes went in and came out, with what; and what memory cost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import tifffile
+import torch
+from click.testing import CliRunner, Result
+
+from oldphoto import __version__, checkpoints, pipeline
+from oldphoto.batch import plan
+from oldphoto.cli import main
+from oldphoto.imagefile import Photo, read_photo, write_photo
+from oldphoto.pipeline import RestoreOptions
+from oldphoto.work import photo_naming, restoring
+
+PICTURE = np.ascontiguousarray(skimage.data.astronaut()[:128, 160:288]).astype(np.float32) / 255
+
+
+def oldphoto(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments, prog_name="oldphoto")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to be in, with two photos in a folder, one of them of two pages."""
+    monkeypatch.chdir(tmp_path)
+    write_photo(Photo(PICTURE), Path("in/a.png"))
+    pages = (np.stack([PICTURE, PICTURE[::-1]]) * 255).astype(np.uint8)
+    tifffile.imwrite("in/b.tif", pages, photometric="rgb", software="EPSON Scan")
+    return tmp_path
+
+
+def test_a_log_proves_what_was_done_and_verify_finds_what_changed(here: Path, bundled) -> None:
+    bundled("translation")
+    done = oldphoto("restore", "in", "out", "--with-scratch", "--log", "log.jsonl", "--jobs", "1")
+    assert done.exit_code == 0, done.output
+    first, second = (json.loads(line) for line in Path("log.jsonl").read_text().splitlines())
+    for record, name in ((first, "a.png"), (second, "b.tif")):
+        assert record["input_sha256"] == checkpoints.sha256(Path("in", name))
+        assert record["output_sha256"] == checkpoints.sha256(Path("out", name))
+        assert record["version"] == __version__
+        assert record["options"]["with_scratch"] is True
+        folder, weights = checkpoints.find("translation")
+        assert record["weights"]["translation"] == weights.sha256 == checkpoints.sha256(folder / weights.file)
+    assert (first["pages"], second["pages"]) == (1, 2)
+
+    verified = oldphoto("restore", "--verify", "log.jsonl")
+    assert verified.stdout.endswith("files: 4 ok, 0 altered, 0 missing, 0 unrecorded\n")
+    assert verified.exit_code == 0
+    again = oldphoto("restore", "in", "out", "--log", "log.jsonl")  # keeps both
+    assert again.exit_code == 0
+    assert oldphoto("restore", "--verify", "log.jsonl").exit_code == 0
+
+    content = bytearray(Path("out/a.png").read_bytes())
+    content[-20] ^= 1
+    Path("out/a.png").write_bytes(content)
+    Path("in/b.tif").unlink()
+    with Path("log.jsonl").open("a") as log:
+        log.write('{"input": "in/c.png", "output": "out/c.png", "status": "kept"}\n{"inp')
+    found = oldphoto("restore", "--verify", "log.jsonl")
+    assert found.exit_code == 1
+    assert found.stdout.endswith("files: 2 ok, 1 altered, 1 missing, 1 unrecorded\n")
+    assert "oldphoto: out/a.png: altered" in found.stderr
+    assert "oldphoto: in/b.tif: missing" in found.stderr
+    assert "oldphoto: out/c.png: unrecorded" in found.stderr
+    assert "1 lines of log.jsonl are no records" in found.stderr
+
+
+def test_a_restored_photo_says_so_unless_asked_not_to(here: Path, bundled) -> None:
+    bundled("translation")
+    assert oldphoto("restore", "in", "out", "--no-faces").exit_code == 0
+    assert oldphoto("restore", "in/b.tif", "plain.tif", "--no-faces", "--no-stamp").exit_code == 0
+    assert f"oldphoto {__version__}\0".encode() in (read_photo(Path("out/a.png")).exif or b"")
+    with tifffile.TiffFile("out/b.tif") as stamped, tifffile.TiffFile("plain.tif") as plain:
+        assert [page.tags["Software"].value for page in stamped.pages] == [f"oldphoto {__version__}"] * 2
+        assert stamped.pages[0].tags[11].value == plain.pages[0].tags["Software"].value == "EPSON Scan"
+        assert "Software" not in plain.pages[1].tags  # as in the scan
+        for one, other in zip(stamped.pages, plain.pages, strict=True):
+            assert np.array_equal(one.asarray(), other.asarray())
+
+
+def test_pages_go_nowhere_that_holds_only_one(here: Path, bundled) -> None:
+    bundled("translation")
+    done = oldphoto("restore", "in", "out", "--no-faces", "--format", "jpg")
+    assert done.exit_code == 1
+    assert "in/b.tif: JPEG cannot hold several pages: write TIFF" in done.stderr
+    masked = oldphoto("restore", "in", "out2", "--no-faces", "--with-scratch", "--save-masks", "masks")
+    assert masked.exit_code == 1
+    assert "in/b.tif: has 2 pages, but masks" in masked.stderr
+    assert sorted(str(path) for path in Path("out2").iterdir()) == ["out2/a.png"]
+
+
+@pytest.mark.parametrize("log", ["", "no record\n", '{"status": "failed", "input": "a", "output": null}\n', "[]\n{}\n"])
+def test_what_is_no_log_is_refused(tmp_path: Path, log: str) -> None:
+    (tmp_path / "log").write_text(log)
+    assert oldphoto("restore", "--verify", str(tmp_path / "log")).exit_code == 2
+    assert oldphoto("restore", "--verify", str(tmp_path / "gone")).exit_code == 2
+
+
+# --- a GPU that is too small
+
+
+class SmallGpu:
+    """Stands for `Restorer` on a GPU that holds tiles up to a side, for large photos; remembers what was tried."""
+
+    largest = 0
+    tried: list[tuple[str, int | None]]
+
+    def __init__(self, options: RestoreOptions, device: str, checkpoints: Path | None) -> None:
+        self.options, self.device = options, device
+
+    def restore(self, rgb: np.ndarray, mask: np.ndarray | None, gray: bool) -> pipeline.Restoration:
+        SmallGpu.tried.append((self.device, self.options.tile))
+        fits = rgb.shape[1] < 100 or (self.options.tile or 640) <= SmallGpu.largest
+        if self.device != "cpu" and not fits:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return pipeline.Restoration(1 - rgb, None, ())
+
+
+@pytest.mark.parametrize(
+    ("largest", "asked", "tried", "told"),
+    [
+        (256, None, [("cuda", None), ("cuda", 512), ("cuda", 256)], "with tiles of 256 pixels"),
+        (0, 300, [("cuda", 300), ("cuda", 256), ("cuda", 128), ("cpu", 300)], "on the CPU"),
+    ],
+)
+def test_a_gpu_out_of_memory_gets_smaller_tiles_then_the_cpu_takes_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, largest: int, asked: int | None, tried: list, told: str
+) -> None:
+    monkeypatch.setattr(pipeline, "Restorer", SmallGpu)
+    monkeypatch.setattr("oldphoto.audit.made_by", lambda *_: {})
+    SmallGpu.largest, SmallGpu.tried = largest, []
+    write_photo(Photo(PICTURE), tmp_path / "in" / "large.png")
+    write_photo(Photo(PICTURE[:, :64].copy()), tmp_path / "in" / "small.png")
+    large, small = plan(tmp_path / "in", tmp_path / "out", photo_naming()).jobs
+    do = restoring(RestoreOptions(faces=False, tile=asked), device="cuda")
+    (notice,) = do(large).notices
+    assert told in notice
+    assert SmallGpu.tried == tried
+    # The next photo begins as if nothing had been: its result must not depend on what came before.
+    assert do(small).notices == ()
+    assert SmallGpu.tried[len(tried) :] == [("cuda", asked)]
+    assert np.allclose(read_photo(tmp_path / "out" / "large.png").rgb, 1 - PICTURE, atol=0.01)
+
+
+def test_a_lack_of_memory_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from test_cli import InThisProcess
+
+    monkeypatch.setattr(pipeline, "Restorer", SmallGpu)
+    monkeypatch.setattr("oldphoto.workers.Workers", InThisProcess)
+    monkeypatch.setattr("oldphoto.audit.made_by", lambda *_: {})
+    SmallGpu.largest, SmallGpu.tried = 256, []
+    for name in ("a", "b", "c"):
+        write_photo(Photo(PICTURE), tmp_path / "in" / f"{name}.png")
+    log = tmp_path / "log"
+    done = oldphoto("restore", str(tmp_path / "in"), str(tmp_path / "out"), "--device", "cuda", "--log", str(log))
+    assert done.exit_code == 0, done.output
+    assert done.stderr.count("out of memory") == 1
+    assert all("out of memory" in line for line in log.read_text().splitlines())

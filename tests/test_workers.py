@@ -1,0 +1,141 @@
+"""Worker processes: one that dies, hangs or fails costs one photo at most, and nothing is left of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import psutil
+import pytest
+import skimage.data
+from click.testing import CliRunner
+
+from oldphoto import batch
+from oldphoto.batch import Job, Result, Work
+from oldphoto.cli import main
+from oldphoto.errors import CheckpointError, PhotoError, WorkerError
+from oldphoto.imagefile import Photo, atomically, write_photo
+from oldphoto.pipeline import RestoreOptions
+from oldphoto.work import photo_naming, restoring
+from oldphoto.workers import Workers, default_jobs
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+
+
+def make_work(traces: Path, refusal: Exception | None = None) -> Work:
+    """Work that does, in the process it runs in, what the name of a photo says."""
+    if refusal is not None:
+        raise refusal
+
+    def work(job: Job) -> Result:
+        trace = traces / f"{job.name}.{len(list(traces.glob(f'{job.name}.*')))}"
+        trace.write_text(str(os.getpid()))
+        if job.name.stem == "fails":
+            raise PhotoError(f"{job.source}: is empty")
+        if job.name.stem == "surprises":
+            raise ZeroDivisionError("by zero")
+        if job.name.stem == "hangs":
+            time.sleep(60)
+        with atomically(job.target) as part:
+            part.write_bytes(b"half")
+            if job.name.stem == "kills" or (job.name.stem == "unlucky" and trace.suffix == ".0"):
+                os.kill(os.getpid(), signal.SIGKILL)
+        return Result(seconds={"read": 1.0})
+
+    return work
+
+
+def jobs_of(folder: Path, *names: str) -> tuple[Job, ...]:
+    return tuple(Job(Path("in", name), PurePosixPath(name), folder / "out" / name) for name in names)
+
+
+@pytest.fixture
+def traces(tmp_path: Path) -> Path:
+    (tmp_path / "traces").mkdir()
+    return tmp_path / "traces"
+
+
+@posix
+def test_a_worker_that_dies_costs_its_photo_alone_and_leaves_nothing(tmp_path: Path, traces: Path) -> None:
+    jobs = jobs_of(tmp_path, "a", "unlucky", "b", "kills", "c", "fails", "surprises", "d")
+    with Workers(partial(make_work, traces), 2) as workers:
+        outcomes = {str(outcome.job.name): outcome for outcome in batch.run(jobs, workers, 2)}
+    assert {name for name, outcome in outcomes.items() if outcome.status == "failed"} == {"kills", "fails", "surprises"}
+    assert "ended twice (SIGKILL)" in outcomes["kills"].error
+    assert outcomes["fails"].error == "is empty"
+    assert "unexpected ZeroDivisionError" in outcomes["surprises"].error
+    assert "in work" in outcomes["surprises"].traceback
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "b", "c", "d", "unlucky"]
+    assert len(list(traces.glob("unlucky.*"))) == len(list(traces.glob("kills.*"))) == 2
+    assert not any(psutil.pid_exists(int(trace.read_text())) for trace in traces.iterdir())
+
+
+def test_a_photo_that_hangs_is_given_up_and_the_rest_goes_on(tmp_path: Path, traces: Path) -> None:
+    with Workers(partial(make_work, traces), 1, timeout=1) as workers:
+        outcomes = list(batch.run(jobs_of(tmp_path, "hangs", "a"), workers))
+    assert [outcome.status for outcome in outcomes] == ["failed", "restored"]
+    assert "took longer than 1 s" in outcomes[0].error
+
+
+@pytest.mark.parametrize("refusal", [CheckpointError("no weights: reinstall"), ValueError("surprise")])
+def test_what_cannot_be_loaded_is_told_before_any_work(traces: Path, refusal: Exception) -> None:
+    expected = type(refusal) if isinstance(refusal, CheckpointError) else WorkerError
+    with pytest.raises(expected, match=str(refusal)), Workers(partial(make_work, traces, refusal), 2):
+        pass
+
+
+@posix
+def test_killing_all_makes_jobs_at_work_fail_at_once(tmp_path: Path, traces: Path) -> None:
+    with Workers(partial(make_work, traces), 1) as workers:
+        workers.kill()
+        with pytest.raises(WorkerError, match="interrupted"):
+            workers(jobs_of(tmp_path, "a")[0])
+    assert list(traces.iterdir()) == []
+
+
+def test_as_many_at_once_as_there_is_work_and_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oldphoto.workers._cores", lambda: 8)
+    monkeypatch.setattr("oldphoto.workers._free_memory", lambda: 64 * 1024**3)
+    assert [default_jobs(pending, "cpu") for pending in (1, 2, 3, 100)] == [1, 1, 2, 8]
+    monkeypatch.setattr("oldphoto.workers._free_memory", lambda: 5 * 1024**3)
+    assert default_jobs(100, "cpu") == 2
+    monkeypatch.setattr("oldphoto.workers._free_memory", lambda: 1024**3)
+    assert default_jobs(100, "cpu") == 1
+    assert default_jobs(100, "cuda:1") == 2
+
+
+def small_photos(folder: Path, count: int) -> Path:
+    picture = skimage.data.astronaut().astype(np.float32) / 255
+    for number in range(count):
+        corner = picture[number % 20 * 20 :, number % 21 * 20 :][:64, :72]
+        write_photo(Photo(np.ascontiguousarray(corner)), folder / f"{number:03}.png")
+    return folder
+
+
+def test_the_networks_give_the_same_bytes_whatever_the_number_of_jobs(tmp_path: Path, bundled) -> None:
+    bundled("translation")
+    photos = small_photos(tmp_path / "in", 5)
+    for jobs in ("1", "3"):
+        arguments = ["restore", str(photos), str(tmp_path / jobs), "--with-scratch", "--jobs", jobs]
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == 0, done.output
+    one, three = ({path.name: path.read_bytes() for path in (tmp_path / jobs).iterdir()} for jobs in ("1", "3"))
+    assert len(one) == 5
+    assert one == three
+
+
+def test_memory_does_not_grow_with_the_number_of_photos(tmp_path: Path, bundled) -> None:
+    bundled("translation")
+    jobs = batch.plan(small_photos(tmp_path / "in", 120), tmp_path / "out", photo_naming()).jobs
+    with Workers(partial(restoring, RestoreOptions(with_scratch=True), device="cpu"), 1) as workers:
+        sizes = []
+        for outcome in batch.run(jobs, workers):
+            assert outcome.status == "restored", outcome.error
+            (worker,) = (each for each in psutil.Process().children() if "spawn_main" in " ".join(each.cmdline()))
+            sizes.append(worker.memory_info().rss)
+    assert max(sizes[-10:]) < 1.05 * max(sizes[20:40])
