@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -32,6 +32,26 @@ if TYPE_CHECKING:
     help="Your own masks, white = damaged: a file, or a folder with the names of the photos.",
 )
 @click.option("--no-faces", is_flag=True, help="Leave faces as they come out.")
+@click.option(
+    "--face-fidelity",
+    type=ShareType(),
+    default=0.0,
+    show_default=True,
+    help="0 = faces as refined, 1 = as the photo shows them.",
+)
+@click.option(
+    "--face-model",
+    type=PathType(),
+    metavar="FILE",
+    help="Refine faces with a model of your own: GFPGAN, RestoreFormer and others that spandrel knows.",
+)
+@click.option(
+    "--face-detector",
+    type=click.Choice(["hog", "cnn"]),
+    default="hog",
+    show_default=True,
+    help="How faces are found; cnn takes seconds a photo, and finds more of them.",
+)
 @click.option("--strength", type=ShareType(), default=1.0, show_default=True, help="0 = untouched, 1 = full.")
 @click.option(
     "--format",
@@ -54,6 +74,9 @@ def restore(
     with_scratch: bool,
     mask: Path | None,
     no_faces: bool,
+    face_fidelity: float,
+    face_model: Path | None,
+    face_detector: Literal["hog", "cnn"],
     strength: float,
     file_format: str,
     quality: int,
@@ -91,7 +114,15 @@ def restore(
         from oldphoto.work import restoring
 
         return restoring(
-            RestoreOptions(with_scratch=with_scratch, faces=not no_faces, strength=strength, tile=tile),
+            RestoreOptions(
+                with_scratch=with_scratch,
+                faces=not no_faces,
+                strength=strength,
+                tile=tile,
+                face_fidelity=face_fidelity,
+                face_model=face_model,
+                face_detector=face_detector,
+            ),
             device=device,
             checkpoints=weights_folder(weights),
             quality=quality,

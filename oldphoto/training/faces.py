@@ -16,7 +16,7 @@ from oldphoto.arrays import ByteImage, FloatImage
 from oldphoto.errors import CheckpointError, UsageError
 from oldphoto.evaluation import fit_tone
 from oldphoto.faces import CROP, Face, FaceFinder, crop_face
-from oldphoto.identity import descriptors, load_identity_net
+from oldphoto.faces.identity import descriptors, load_identity_net
 from oldphoto.nets.discriminators import PatchDiscriminator
 from oldphoto.nets.facegan import FaceNet
 from oldphoto.nets.identity import IdentityNet
@@ -45,6 +45,9 @@ UNTOUCHED_SHARE = 0.06
 
 _MIDDLE = slice(16, CROP - 16)
 """Rows and columns of the crop that the blending shows; nothing else is judged."""
+
+_WINDOW = 128
+"""Side of the part of the middle that is judged dearly, elsewhere at each step, px."""
 
 
 def aligned(photos: Sequence[ByteImage]) -> list[tuple[ByteImage, Face]]:
@@ -131,17 +134,19 @@ def train(settings: Settings) -> None:
     stream = batches(make, settings.batch, settings.seed + int(settings.resume) * int(started))
     check = face_examples(aligned(load_held_out(settings.data, "faces")), translator)
     held_out = on_device(next(batches(check, 100, 7, workers=0)), settings.device)
-    shifts = np.random.default_rng(settings.seed)
+    places = np.random.default_rng(settings.seed)
 
     def step(progress: float) -> Mapping[str, Tensor]:
         batch = on_device(next(stream), settings.device)
+        top, left = (int(start) for start in places.integers(_MIDDLE.start, _MIDDLE.stop - _WINDOW + 1, 2))
+        window = (..., slice(top, top + _WINDOW), slice(left, left + _WINDOW))
         with autocast(settings):
             output = net(batch["photo"]).float()
-            seen, target = _middle(output), _middle(batch["clean"])
+            seen, target = output[window], batch["clean"][window]
             distance = perceptual(seen.clamp(0, 1), target).mean()
-        error = charbonnier(seen, target)
+        error = charbonnier(_middle(output), _middle(batch["clean"]))
         # The descriptors are taken a little beside the place, elsewhere each time: no pattern can be made to fit them.
-        shift = [int(value) for value in shifts.integers(-5, 6, 2)]
+        shift = [int(value) for value in places.integers(-5, 6, 2)]
         ours, theirs = (descriptors(identity, picture.roll(shift, (2, 3))) for picture in (output, batch["clean"]))
         stranger = (ours - theirs).square().sum(1).mean()
         loss = error + PERCEPTUAL_WEIGHT * distance + IDENTITY_WEIGHT * stranger

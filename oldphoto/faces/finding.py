@@ -1,0 +1,146 @@
+"""Find faces in photographs that may be small, faint and grainy."""
+
+from __future__ import annotations
+
+import threading
+from typing import Literal
+
+import cv2
+import dlib
+import numpy as np
+
+from oldphoto.arrays import ByteImage, FloatImage
+from oldphoto.faces.alignment import CANONICAL, CROP, Face
+from oldphoto.faces.models import model_file
+
+Detector = Literal["hog", "cnn"]
+
+SEARCH_SIDE = 2560
+"""Faces are looked for in a copy of at least this long side, unless the photo would be magnified more than MAGNIFY
+times for that; dlib's HOG detector sees faces of 80 px there, and larger."""
+
+LARGEST_SIDE = 3840
+"""Of the copy, px."""
+
+MAGNIFY = 4.0
+
+_CNN_SIDE = 1600
+"""The long side of the copy for the CNN detector, which sees smaller faces and takes much longer."""
+
+_DOUBTFUL = -0.5
+"""HOG scores from here on are looked into; most of them are no faces."""
+
+_SURE = 1.0
+"""HOG scores from here on are faces; below, the CNN detector is asked."""
+
+_CONFIRMED = 0.4
+"""The least score of the CNN detector that is a face."""
+
+_JUDGED = 72
+"""Side of a doubtful face when the CNN detector looks at it, px, in the middle of twice as much."""
+
+
+class FaceFinder:
+    """Finds faces and their five landmarks.
+
+    ``hog`` looks for them with dlib's HOG detector (Dalal & Triggs, CVPR 2005), at many scales, in the photo and in a
+    copy of even contrast, and asks dlib's CNN detector (King, max-margin object detection, 2015) about each that is
+    doubtful. ``cnn`` looks for them with the CNN detector itself: seconds a photo, and faces in profile too.
+
+    Raises CheckpointError where dlib's weights are missing.
+    """
+
+    def __init__(self, detector: Detector = "hog") -> None:
+        self._kind = detector
+        self._hog = dlib.get_frontal_face_detector()
+        self._cnn = dlib.cnn_face_detection_model_v1(str(model_file("mmod_human_face_detector.dat")))
+        self._landmarks = dlib.shape_predictor(str(model_file("shape_predictor_5_face_landmarks.dat")))
+        self._lock = threading.Lock()  # dlib's detectors keep scratch memory
+
+    def find(self, rgb: FloatImage) -> list[Face]:
+        """Faces of a photo, H × W × 3 in [0, 1], from left to right; none is an empty list."""
+        with self._lock:
+            faces = self._search_hog(rgb) if self._kind == "hog" else self._search_cnn(rgb)
+        return sorted(faces, key=lambda face: face.box)
+
+    def _search_hog(self, rgb: FloatImage) -> list[Face]:
+        long_side = max(rgb.shape[:2])
+        factor = min(max(SEARCH_SIDE / long_side, 1.0), LARGEST_SIDE / long_side, MAGNIFY)
+        gray = np.asarray(cv2.cvtColor(_to_bytes(_resized(rgb, factor)), cv2.COLOR_RGB2GRAY), np.uint8)
+        candidates = []
+        for picture in (gray, _even_contrast(gray)):
+            boxes, scores, _ = self._hog.run(picture, 0, _DOUBTFUL)
+            candidates += [self._face(picture, box, score, factor) for box, score in zip(boxes, scores, strict=True)]
+        faces = _without_doubles([face for face in candidates if _plausible(face)])
+        return [face for face in faces if face.score >= _SURE or self._confirmed(rgb, face)]
+
+    def _search_cnn(self, rgb: FloatImage) -> list[Face]:
+        factor = min(_CNN_SIDE / max(rgb.shape[:2]), MAGNIFY)
+        picture = _to_bytes(_resized(rgb, factor))
+        found = [hit for hit in self._cnn(picture, 0) if hit.confidence >= _CONFIRMED]
+        faces = [self._face(picture, hit.rect, hit.confidence, factor) for hit in found]
+        return _without_doubles([face for face in faces if _plausible(face)])
+
+    def _face(self, picture: ByteImage, box: dlib.rectangle, score: float, factor: float) -> Face:
+        """A hit in a copy, ``factor`` times the photo's size, as a face in the photo."""
+        shape = self._landmarks(picture, box)
+        points = np.array([(point.x, point.y) for point in shape.parts()], float)
+        corners = np.array([box.left(), box.top(), box.right() + 1, box.bottom() + 1], float)
+        return Face(tuple((corners / factor).tolist()), (points + 0.5) / factor - 0.5, float(score))
+
+    def _confirmed(self, rgb: FloatImage, face: Face) -> bool:
+        """Whether the CNN detector, too, sees a face of about this size at this place."""
+        left, top, right, bottom = face.box
+        width = right - left
+        outer = [round(edge) for edge in (left - width / 2, top - width / 2, right + width / 2, bottom + width / 2)]
+        piece = rgb[max(outer[1], 0) : max(outer[3], 1), max(outer[0], 0) : max(outer[2], 1)]
+        before = (max(-outer[1], 0), max(-outer[0], 0))
+        after = (max(outer[3] - rgb.shape[0], 0), max(outer[2] - rgb.shape[1], 0))
+        framed = cv2.copyMakeBorder(piece, before[0], after[0], before[1], after[1], cv2.BORDER_REPLICATE)
+        size = (2 * _JUDGED, 2 * _JUDGED)
+        how = cv2.INTER_AREA if width > _JUDGED else cv2.INTER_CUBIC
+        patch = _to_bytes(np.asarray(cv2.resize(framed, size, interpolation=how), np.float32))
+        for hit in self._cnn(patch, 0):
+            off = max(abs(hit.rect.center().x - _JUDGED), abs(hit.rect.center().y - _JUDGED))
+            if hit.confidence >= _CONFIRMED and off < 0.4 * _JUDGED and 0.5 < hit.rect.width() / _JUDGED < 1.8:
+                return True
+        return False
+
+
+def _even_contrast(gray: ByteImage) -> ByteImage:
+    """A picture with its contrast evened out over its neighbourhoods (CLAHE: Zuiderveld, Graphics Gems IV, 1994)."""
+    return np.asarray(cv2.createCLAHE(3.0, (8, 8)).apply(gray), np.uint8)
+
+
+def _plausible(face: Face) -> bool:
+    """Whether the landmarks, on the canonical crop, lie about where a face has them."""
+    placed = face.landmarks @ face.transform[:, :2].T + face.transform[:, 2]
+    return bool(np.abs(placed - CANONICAL).max() < 0.12 * CROP)
+
+
+def _without_doubles(faces: list[Face]) -> list[Face]:
+    """Non-maximum suppression: of faces that overlap by more than a third, the one with the highest score stays."""
+    kept: list[Face] = []
+    for face in sorted(faces, key=lambda face: -face.score):
+        if all(_overlap(face, other) < 1 / 3 for other in kept):
+            kept.append(face)
+    return kept
+
+
+def _overlap(one: Face, other: Face) -> float:
+    """Intersection of two boxes over the smaller of them: a box inside another overlaps it wholly."""
+    left, top = max(one.box[0], other.box[0]), max(one.box[1], other.box[1])
+    right, bottom = min(one.box[2], other.box[2]), min(one.box[3], other.box[3])
+    common = max(right - left, 0.0) * max(bottom - top, 0.0)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one.box, other.box)]
+    return common / max(min(areas), 1e-6)
+
+
+def _resized(rgb: FloatImage, factor: float) -> FloatImage:
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    size = (max(1, round(rgb.shape[1] * factor)), max(1, round(rgb.shape[0] * factor)))
+    return np.asarray(cv2.resize(rgb, size, interpolation=how), np.float32)
+
+
+def _to_bytes(rgb: FloatImage) -> ByteImage:
+    return np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
