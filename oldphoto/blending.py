@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from numpy.random import Generator
-from numpy.typing import NDArray
 
 from oldphoto.arrays import FloatImage
 from oldphoto.faces.alignment import CANONICAL, CROP, Face, crop_face, extent
@@ -122,50 +120,49 @@ def _lost_grain(before: FloatImage, after: FloatImage, mask: FloatImage) -> Floa
     Only what lay on the face *and* lies around it is grain; fine detail of either alone is not. It is measured at
     several scales, so that its coarseness comes out right as well as its strength.
     """
-    rng = np.random.default_rng(0)  # the same photo gives the same pixels
     inside, outside = (mask > 0.6).astype(np.float32), (mask < 0.05).astype(np.float32)
     old, new = before @ _LUMA, after @ _LUMA
     missing = []
     for _ in range(_GRAIN_LEVELS):
         around, had, has = _noise(old, outside), _noise(old, inside), _noise(new, inside)
-        missing.append(float(np.sqrt(max(0.0, min(around, had) ** 2 - has**2))))
+        missing.append(np.sqrt(np.maximum(np.minimum(around, had) ** 2 - has**2, 0)))
         old, new, inside, outside = (halve(layer) for layer in (old, new, inside, outside))
-    return _grain(before.shape[:2], missing, rng) * mask if any(missing) else np.zeros_like(mask)
+    return _grain(mask.shape, missing) * mask if np.any(missing) else np.zeros_like(mask)
 
 
-def _noise(picture: FloatImage, where: FloatImage) -> float:
-    """The standard deviation of noise in the finest detail of the picture where ``where`` is 1; 0 if that is nowhere.
+def _noise(picture: FloatImage, where: FloatImage) -> FloatImage:
+    """The standard deviations of noise in the finest Haar details of a picture where ``where`` is 1; 0 if nowhere.
 
-    From the median of the diagonal Haar details (Donoho & Johnstone, 1994), which edges hardly move.
+    From their medians (Donoho & Johnstone, 1994), which edges hardly move: across, along and diagonal.
     """
-    details = _diagonal(picture)
-    chosen = np.abs(details)[_diagonal_support(where)]
-    return float(np.median(chosen)) / 0.6745 if chosen.size >= 32 else 0.0
+    chosen = _details(picture)[:, _blocks(where).min((2, 3)) > 0.99]
+    if chosen.shape[1] < 32:
+        return np.zeros(3, np.float32)
+    return np.asarray(np.median(np.abs(chosen), 1) / 0.6745, np.float32)
 
 
-def _diagonal(picture: FloatImage) -> FloatImage:
-    """The diagonal details of the Haar transform, at half the size."""
-    height, width = (side // 2 * 2 for side in picture.shape)
-    even = picture[:height, :width]
-    return np.asarray((even[::2, ::2] - even[1::2, ::2] - even[::2, 1::2] + even[1::2, 1::2]) / 2, np.float32)
+def _blocks(picture: FloatImage) -> FloatImage:
+    """A picture, H × W, as blocks of 2 × 2 pixels: H/2 × W/2 × 2 × 2. An odd last row or column is left out."""
+    height, width = (side // 2 for side in picture.shape)
+    return picture[: 2 * height, : 2 * width].reshape(height, 2, width, 2).swapaxes(1, 2)
 
 
-def _diagonal_support(where: FloatImage) -> NDArray[np.bool_]:
-    """Which of the details of `_diagonal` come from places where ``where`` is 1."""
-    height, width = (side // 2 * 2 for side in where.shape)
-    even = where[:height, :width]
-    least = np.minimum.reduce([even[::2, ::2], even[1::2, ::2], even[::2, 1::2], even[1::2, 1::2]])
-    return np.asarray(least > 0.99)
+# The three details of a block, as weights of its pixels; orthonormal.
+_HAAR = np.array([[[1, -1], [1, -1]], [[1, 1], [-1, -1]], [[1, -1], [-1, 1]]], np.float32) / 2
 
 
-def _grain(shape: tuple[int, int], levels: Sequence[float], rng: Generator) -> FloatImage:
-    """Noise whose finest detail has the given standard deviations, at full resolution, at a half, and so on."""
+def _details(picture: FloatImage) -> FloatImage:
+    """The three details of the finest level of the Haar transform, 3 × H/2 × W/2."""
+    return np.asarray(np.einsum("hwij,kij->khw", _blocks(picture), _HAAR), np.float32)
+
+
+def _grain(shape: tuple[int, ...], levels: Sequence[FloatImage]) -> FloatImage:
+    """Noise whose Haar details have the given standard deviations, at full resolution, at a half, and so on."""
+    rng = np.random.default_rng(0)  # the same photo gives the same pixels
     steps = 2 ** len(levels)
-    height, width = (-(-side // steps) * steps for side in shape)
-    grain = np.zeros((height // steps, width // steps), np.float32)
-    for strength in reversed(levels):
-        grain = grain.repeat(2, 0).repeat(2, 1)
-        white = rng.standard_normal(grain.shape, dtype=np.float32)
-        white -= halve(white).repeat(2, 0).repeat(2, 1)  # what is coarser than this level is not its business
-        grain += np.float32(strength) * white
-    return grain[: shape[0], : shape[1]]
+    grain = np.zeros([-(-side // steps) for side in shape], np.float32)
+    for strengths in reversed(levels):
+        details = strengths[:, None, None] * rng.standard_normal((3, *grain.shape), dtype=np.float32)
+        finer = grain[..., None, None] + np.einsum("khw,kij->hwij", details, _HAAR)
+        grain = finer.swapaxes(1, 2).reshape(2 * grain.shape[0], 2 * grain.shape[1])
+    return np.asarray(grain[: shape[0], : shape[1]], np.float32)
