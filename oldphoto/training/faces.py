@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 
@@ -27,13 +28,19 @@ from oldphoto.training.losses import PerceptualDistance, adversarial, charbonnie
 from oldphoto.translation import Translator
 
 NAME = "faces"
-ADVERSARY_FROM = 0.4
+ADVERSARY_FROM = 0.6
 """Progress from which on the discriminator takes part; before, there is nothing worth judging."""
 
 ADVERSARIAL_WEIGHT = 0.01
 MATCHING_WEIGHT = 0.05
-PERCEPTUAL_WEIGHT = 0.1
-IDENTITY_WEIGHT = 0.15
+PERCEPTUAL_WEIGHT = 0.15
+IDENTITY_WEIGHT = 0.3
+
+WHOLE_EVERY = 4
+"""Of so many steps one sees whole faces, and who they show; the others two windows of each, for a third of the cost."""
+
+WINDOW = 128
+"""Side of the windows, px."""
 
 SIDES = (32, CROP)
 """Pixels that the canonical crop has in the photo: faces of 20 px, and those as large as the crop."""
@@ -46,13 +53,10 @@ UNTOUCHED_SHARE = 0.06
 _MIDDLE = slice(16, CROP - 16)
 """Rows and columns of the crop that the blending shows; nothing else is judged."""
 
-_WINDOW = 128
-"""Side of the part of the middle that is judged dearly, elsewhere at each step, px."""
-
 
 def aligned(photos: Sequence[ByteImage]) -> list[tuple[ByteImage, Face]]:
     """The photos in which exactly one face is found, with it. Raises UsageError if there is none."""
-    finder = FaceFinder()
+    finder = FaceFinder(magnify=2.0)
     found = [(photo, finder.find(to_float(photo))) for photo in photos]
     single = [(photo, faces[0]) for photo, faces in found if len(faces) == 1]
     if not single:
@@ -133,28 +137,37 @@ def train(settings: Settings) -> None:
     make = face_examples(aligned(load_images(settings.data, "faces")), translator)
     stream = batches(make, settings.batch, settings.seed + int(settings.resume) * int(started))
     check = face_examples(aligned(load_held_out(settings.data, "faces")), translator)
-    held_out = on_device(next(batches(check, 100, 7, workers=0)), settings.device)
+    held_out = on_device(next(batches(check, 60, 7, workers=0)), settings.device)
+    before = _scores(held_out["photo"], perceptual, identity, held_out)
     places = np.random.default_rng(settings.seed)
+    turns = itertools.count(1)
 
     def step(progress: float) -> Mapping[str, Tensor]:
+        whole = next(turns) % WHOLE_EVERY == 0
         batch = on_device(next(stream), settings.device)
-        top, left = (int(start) for start in places.integers(_MIDDLE.start, _MIDDLE.stop - _WINDOW + 1, 2))
-        window = (..., slice(top, top + _WINDOW), slice(left, left + _WINDOW))
+        if not whole:
+            batch = _windows(batch, places)
         with autocast(settings):
             output = net(batch["photo"]).float()
-            seen, target = output[window], batch["clean"][window]
-            distance = perceptual(seen.clamp(0, 1), target).mean()
-        error = charbonnier(_middle(output), _middle(batch["clean"]))
-        # The descriptors are taken a little beside the place, elsewhere each time: no pattern can be made to fit them.
-        shift = [int(value) for value in places.integers(-5, 6, 2)]
-        ours, theirs = (descriptors(identity, picture.roll(shift, (2, 3))) for picture in (output, batch["clean"]))
-        stranger = (ours - theirs).square().sum(1).mean()
-        loss = error + PERCEPTUAL_WEIGHT * distance + IDENTITY_WEIGHT * stranger
-        measured = {"error": error.detach(), "perceptual": distance.detach(), "identity": stranger.detach()}
+        seen = {"output": output, "clean": batch["clean"]}
+        loss, measured = torch.zeros((), device=output.device), {}
+        if whole:
+            # The descriptors are taken a little beside the place, elsewhere each time: no pattern can be made to fit.
+            shift = [int(value) for value in places.integers(-5, 6, 2)]
+            ours, theirs = (descriptors(identity, picture.roll(shift, (2, 3))) for picture in seen.values())
+            stranger = (ours - theirs).square().sum(1).mean()
+            loss = loss + IDENTITY_WEIGHT * stranger
+            measured["identity"] = WHOLE_EVERY * stranger.detach()
+            seen = _windows(seen, places)
+        error = charbonnier(_middle(output), _middle(batch["clean"])) if whole else charbonnier(*seen.values())
+        with autocast(settings):
+            distance = perceptual(seen["output"].clamp(0, 1), seen["clean"]).mean()
+        loss = loss + error + PERCEPTUAL_WEIGHT * distance
+        measured |= {"error": error.detach(), "perceptual": distance.detach()}
         if progress > ADVERSARY_FROM:
             with autocast(settings):
-                scores, features = adversary(seen)
-                _, real_features = adversary(target)
+                scores, features = adversary(seen["output"])
+                _, real_features = adversary(seen["clean"])
                 fooled = adversarial(scores, True)
                 matched = feature_matching(features, real_features)
             loss = loss + ADVERSARIAL_WEIGHT * fooled.float() + MATCHING_WEIGHT * matched.float()
@@ -162,8 +175,8 @@ def train(settings: Settings) -> None:
         optimiser.step(loss, progress)
         if progress > ADVERSARY_FROM:
             with autocast(settings):
-                fake_scores, _ = adversary(seen.detach())
-                real_scores, _ = adversary(target)
+                fake_scores, _ = adversary(seen["output"].detach())
+                real_scores, _ = adversary(seen["clean"])
                 told = adversarial(fake_scores, False) + adversarial(real_scores, True)
             critic.step(told.float(), 0.5 * progress)
             measured["told"] = told.detach()
@@ -171,7 +184,8 @@ def train(settings: Settings) -> None:
 
     def save(steps: int) -> None:
         average = optimiser.averages[0]
-        scores = evaluate(average, perceptual, identity, held_out)
+        after = _scores(_refined(average, held_out), perceptual, identity, held_out)
+        scores = _compared(before, after)
         record = settings.record(started, steps) | {"scores": scores}
         checkpoints.save(NAME, average.state_dict(), {}, settings.out, record, scores)
 
@@ -190,30 +204,39 @@ def _middle(picture: Tensor) -> Tensor:
     return picture[:, :, _MIDDLE, _MIDDLE]
 
 
-@torch.inference_mode()
-def evaluate(net: FaceNet, perceptual: PerceptualDistance, identity: IdentityNet, held_out: Batch) -> dict[str, float]:
-    """PSNR in dB, and perceptual and descriptor distances, of held-out faces to the clean ones, aged and refined."""
-
-    def psnr(picture: Tensor) -> float:
-        error = (_middle(picture) - _middle(held_out["clean"])).square().mean((1, 2, 3)).clamp_min(1e-5)
-        return round(float(-10 * error.log10().mean()), 3)
-
-    def distance(picture: Tensor) -> float:
-        pairs = zip(torch.split(picture, 10), torch.split(held_out["clean"], 10), strict=True)
-        return round(float(torch.cat([perceptual(_middle(a), _middle(b)) for a, b in pairs]).mean()), 4)
-
-    def strangeness(picture: Tensor) -> Tensor:
-        pairs = zip(torch.split(picture, 10), torch.split(held_out["clean"], 10), strict=True)
-        return torch.cat([(descriptors(identity, a) - descriptors(identity, b)).norm(dim=1) for a, b in pairs])
-
-    output = torch.cat([net(part) for part in torch.split(held_out["photo"], 10)]).clamp(0, 1)
-    before, after = strangeness(held_out["photo"]), strangeness(output)
+def _windows(batch: Batch, rng: Generator) -> Batch:
+    """Two windows of each picture of a batch, at the same places in all that belongs together."""
+    places = rng.integers(_MIDDLE.start, _MIDDLE.stop - WINDOW + 1, (2, 2)).tolist()
     return {
-        "PSNR aged": psnr(held_out["photo"]),
-        "PSNR refined": psnr(output),
-        "perceptual aged": distance(held_out["photo"]),
-        "perceptual refined": distance(output),
-        "identity aged": round(float(before.mean()), 4),
-        "identity refined": round(float(after.mean()), 4),
-        "identity lost at worst": round(float((after - before).max()), 4),
+        key: torch.cat([pictures[:, :, top : top + WINDOW, left : left + WINDOW] for top, left in places]).contiguous(
+            memory_format=torch.channels_last
+        )
+        for key, pictures in batch.items()
     }
+
+
+@torch.inference_mode()
+def _refined(net: FaceNet, held_out: Batch) -> Tensor:
+    return torch.cat([net(part) for part in torch.split(held_out["photo"], 10)]).clamp(0, 1)
+
+
+@torch.inference_mode()
+def _scores(pictures: Tensor, perceptual: PerceptualDistance, identity: IdentityNet, held_out: Batch) -> Tensor:
+    """PSNR in dB, perceptual and descriptor distance of each held-out face to the clean one: 3 × N."""
+    pairs = zip(torch.split(pictures, 10), torch.split(held_out["clean"], 10), strict=True)
+    scores = []
+    for ours, clean in pairs:
+        psnr = -10 * (_middle(ours) - _middle(clean)).square().mean((1, 2, 3)).clamp_min(1e-5).log10()
+        strangeness = (descriptors(identity, ours) - descriptors(identity, clean)).norm(dim=1)
+        scores.append(torch.stack([psnr, perceptual(_middle(ours), _middle(clean)), strangeness]))
+    return torch.cat(scores, 1)
+
+
+def _compared(before: Tensor, after: Tensor) -> dict[str, float]:
+    """Means, aged and refined, and how much who they show was lost at worst."""
+    means = {
+        f"{name} {kind}": round(float(value), 4)
+        for kind, scores in (("aged", before), ("refined", after))
+        for name, value in zip(("PSNR", "perceptual", "identity"), scores.mean(1), strict=True)
+    }
+    return means | {"identity lost at worst": round(float((after - before)[2].max()), 4)}
