@@ -96,10 +96,9 @@ class FaceFinder:
         half = _SURROUNDED / 2 / factor
         centre = np.array([left + right, top + bottom]) / 2
         (first, above), (last, below) = (np.round(centre + side * half).astype(int) for side in (-1, 1))
-        inside = rgb[max(above, 0) : max(below, 0), max(first, 0) : max(last, 0)]
-        missing = (-above, below - rgb.shape[0], -first, last - rgb.shape[1])
-        framed = cv2.copyMakeBorder(inside, *(max(int(count), 0) for count in missing), cv2.BORDER_REPLICATE)
-        patch = _to_bytes(_resized(np.asarray(framed, np.float32), _SURROUNDED / len(framed)))
+        rows, columns = np.arange(above, below), np.arange(first, last)
+        piece = rgb[rows.clip(0, rgb.shape[0] - 1)[:, None], columns.clip(0, rgb.shape[1] - 1)]
+        patch = _to_bytes(_resized(piece, _SURROUNDED / len(piece)))
         for hit in self._cnn(patch, 0):
             aside = np.abs(np.array([hit.rect.center().x, hit.rect.center().y]) - _SURROUNDED / 2).max()
             if hit.confidence >= _CONFIRMED and aside < 0.3 * _JUDGED and 0.5 < hit.rect.width() / _JUDGED < 1.8:
