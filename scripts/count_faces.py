@@ -3,9 +3,9 @@
     python scripts/count_faces.py PHOTOS [--counted scripts/counted_faces.csv] [--detector hog|cnn] [--sheets DIR]
 
 The list names a photo and the centre and the width of a face in each line, in px; a photo without faces has a line with
-none. Counted is who is turned to the camera so far that both eyes are to be seen, and whose face is 16 px wide or more.
-With --sheets, the photos are written with green boxes for faces that were counted, red for what was not, and blue for
-those that were missed.
+none. Counted are faces of 16 px and more, and apart from each other those in front view (both eyes are to be seen) and
+those in side view, or looking down. With --sheets, the photos are written with green boxes for faces that were counted,
+red for what was not, and blue for those that were missed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from oldphoto.faces import Face, FaceFinder
 from oldphoto.imagefile import Photo, read_photo, write_photo
 from oldphoto.translation import Translator
 
-Place = tuple[float, float, float]
-"""Centre and width, px."""
+Place = tuple[float, float, float, str]
+"""Centre and width, px, and view: "front" or "side", "" where it is not known."""
 
 GREEN, RED, BLUE = (0.1, 0.9, 0.1), (1.0, 0.1, 0.1), (0.2, 0.5, 1.0)
 
@@ -34,14 +34,14 @@ def read_counted(path: Path) -> dict[str, list[Place]]:
         for line in csv.DictReader(file):
             places = counted[line["file"]]
             if line["x"]:
-                places.append((float(line["x"]), float(line["y"]), float(line["width"])))
+                places.append((float(line["x"]), float(line["y"]), float(line["width"]), line["view"]))
     return counted
 
 
 def place(face: Face) -> Place:
     """Where a found face is."""
     left, top, right, bottom = face.box
-    return (left + right) / 2, (top + bottom) / 2, right - left
+    return (left + right) / 2, (top + bottom) / 2, right - left, ""
 
 
 def same(one: Place, other: Place) -> bool:
@@ -51,7 +51,7 @@ def same(one: Place, other: Place) -> bool:
 
 
 def match(found: list[Place], counted: list[Place]) -> tuple[list[Place], list[Place], list[Place]]:
-    """Which of the found are counted, which are not, and which of the counted are missed."""
+    """Which of the counted are found, which of the found are not counted, and which of the counted are missed."""
     missed, hits, false = list(counted), [], []
     for candidate in found:
         partner = next((one for one in missed if same(candidate, one)), None)
@@ -59,7 +59,7 @@ def match(found: list[Place], counted: list[Place]) -> tuple[list[Place], list[P
             false.append(candidate)
         else:
             missed.remove(partner)
-            hits.append(candidate)
+            hits.append(partner)
     return hits, false, missed
 
 
@@ -74,23 +74,27 @@ def main() -> None:
     arguments = parser.parse_args()
     finder = FaceFinder(arguments.detector)
     translator = None if arguments.untranslated else Translator("cpu")
-    totals = [0, 0, 0]
+    totals: tuple[list[Place], ...] = ([], [], [])
     for name, counted in read_counted(arguments.counted).items():
         rgb = read_photo(arguments.photos / name).rgb
         if translator is not None:
             rgb = translator.translate(rgb)
         groups = match([place(face) for face in finder.find(rgb)], counted)
         print(f"{name}: counted {len(counted)}, found {len(groups[0])}, false {len(groups[1])}", flush=True)
-        totals = [total + len(group) for total, group in zip(totals, groups, strict=True)]
+        for total, group in zip(totals, groups, strict=True):
+            total.extend(group)
         if arguments.sheets:
             arguments.sheets.mkdir(exist_ok=True)
             for group, colour in zip(groups, (GREEN, RED, BLUE), strict=True):
-                for x, y, width in group:
+                for x, y, width, _ in group:
                     corners = [(round(x + side * width / 2), round(y + side * width / 2)) for side in (-1, 1)]
                     cv2.rectangle(rgb, *corners, colour, 1)
             write_photo(Photo(rgb), arguments.sheets / f"{Path(name).stem}.png")
     hits, false, missed = totals
-    print(f"counted {hits + missed}, found {hits} ({hits / max(hits + missed, 1):.1%}), false {false}")
+    for view in ("front", "side"):
+        found, lost = (sum(one[3] == view for one in group) for group in (hits, missed))
+        print(f"{view} view: counted {found + lost}, found {found} ({found / max(found + lost, 1):.1%})")
+    print(f"false: {len(false)}")
 
 
 if __name__ == "__main__":

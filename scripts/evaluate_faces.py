@@ -4,7 +4,8 @@
 
 DATA is the folder of photographs that the networks are trained on; its held-out faces are used. Each is made as small
 as faces are in old photographs, 24 to 200 px wide, and aged at each strength. Tone is left alone, it is decided
-elsewhere. All is compared on the canonical crop, that of the clean photo in the size of the aged one.
+elsewhere. All is compared on the canonical crop, with that of the clean photo in the size of the aged one; PSNR and
+perceptual distance on the face alone: around it, both pictures show the clean photo.
 """
 
 from __future__ import annotations
@@ -22,13 +23,10 @@ import numpy as np
 from oldphoto.arrays import FloatImage
 from oldphoto.blending import blend, soft_mask
 from oldphoto.evaluation import Distance, fit_tone, perceptual_distance, psnr
-from oldphoto.faces import CROP, Face, FaceFinder, FaceRefiner, IdentityGuard, crop_face
+from oldphoto.faces import Face, FaceFinder, FaceRefiner, IdentityGuard, crop_face
 from oldphoto.training.ageing import LUMA, Severity, age
 from oldphoto.training.datasets import load_held_out, to_float
 from oldphoto.translation import Translator
-
-MIDDLE = (slice(16, CROP - 16), slice(16, CROP - 16))
-"""Of the crop: what the blending shows."""
 
 
 @dataclass(frozen=True)
@@ -110,21 +108,23 @@ def measure_one(clean: FloatImage, true: Face, strength: float, seed: int, stage
     blended = blend(translated, face, crop + np.float32(share) * (refined - crop))
     seconds = time.process_time() - started
     target, *ours = (crop_face(picture, true) for picture in (photo, translated, blended))
+    mask = soft_mask(true)
+    only = [target + mask[..., None] * (fit_tone(one, target) - target) for one in ours]
 
-    def pair(measure: Distance) -> tuple[float, float]:
-        return measure(ours[0], target), measure(ours[1], target)
+    def pair(measure: Distance, pictures: list[FloatImage]) -> tuple[float, float]:
+        return measure(pictures[0], target), measure(pictures[1], target)
 
     return Measured(
         strength,
         width,
         True,
         len(faces) - len(hits),
-        pair(lambda one, other: psnr(fit_tone(one[MIDDLE], other[MIDDLE]), other[MIDDLE])),
-        pair(lambda one, other: stages.distance(one[MIDDLE], other[MIDDLE])),
-        pair(stages.guard.distance),
+        pair(psnr, only),
+        pair(stages.distance, only),
+        pair(stages.guard.distance, ours),
         stages.guard.distance(crop, refined),
         share,
-        seam(ours[0], ours[1], soft_mask(true)),
+        seam(ours[0], ours[1], mask),
         seconds,
     )
 
@@ -151,7 +151,8 @@ def report(results: list[Measured], title: str) -> None:
     table = {name: np.array([getattr(one, name) for one in faces]) for name in ("psnr", "perceptual", "identity")}
     for name, values in table.items():
         before, after = values.mean(0)
-        print(f"  {name}: translated {before:.4f}, refined {after:.4f} ({after / before - 1:+.1%})")
+        change = f"{after - before:+.2f} dB" if name == "psnr" else f"{after / before - 1:+.1%}"
+        print(f"  {name}: translated {before:.4f}, refined {after:.4f} ({change})")
     worse = table["identity"][:, 1] - table["identity"][:, 0]
     shares, seams = (np.array([getattr(one, name) for one in faces]) for name in ("share", "seam"))
     print(f"  identity: at worst {worse.max():+.3f}, more than 0.05 worse {int((worse > 0.05).sum())}")

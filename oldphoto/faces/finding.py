@@ -67,7 +67,7 @@ class FaceFinder:
     def _search_hog(self, rgb: FloatImage) -> list[Face]:
         long_side = max(rgb.shape[:2])
         factor = min(max(SEARCH_SIDE / long_side, 1.0), LARGEST_SIDE / long_side, self._magnify)
-        gray = np.asarray(cv2.cvtColor(_to_bytes(_resized(rgb, factor)), cv2.COLOR_RGB2GRAY), np.uint8)
+        gray = _to_bytes(_resized(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.float32), factor))
         candidates = []
         for picture in (gray, _even_contrast(gray)):
             boxes, scores, _ = self._hog.run(picture, 0, _DOUBTFUL)
@@ -135,11 +135,11 @@ def _overlap(one: Face, other: Face) -> float:
     return common / max(min(areas), 1e-6)
 
 
-def _resized(rgb: FloatImage, factor: float) -> FloatImage:
+def _resized(picture: FloatImage, factor: float) -> FloatImage:
     how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    size = (max(1, round(rgb.shape[1] * factor)), max(1, round(rgb.shape[0] * factor)))
-    return np.asarray(cv2.resize(rgb, size, interpolation=how), np.float32)
+    size = (max(1, round(picture.shape[1] * factor)), max(1, round(picture.shape[0] * factor)))
+    return np.asarray(cv2.resize(picture, size, interpolation=how), np.float32)
 
 
-def _to_bytes(rgb: FloatImage) -> ByteImage:
-    return np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
+def _to_bytes(picture: FloatImage) -> ByteImage:
+    return np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
