@@ -382,12 +382,12 @@ def test_what_the_guard_lets_through_leaves_the_person_within_its_limit(
 
 @pytest.fixture(scope="module")
 def tiny_model() -> dict[str, torch.Tensor]:
-    """The weights of a RestoreFormer with a thousandth of the usual parameters."""
+    """The weights of a RestoreFormer with a hundredth of the usual parameters."""
     pytest.importorskip("spandrel")
     from spandrel.architectures.RestoreFormer import RestoreFormer
 
     torch.manual_seed(0)
-    net = RestoreFormer(n_embed=16, embed_dim=32, ch=32, ch_mult=(1, 1), num_res_blocks=1, attn_resolutions=(16,),
+    net = RestoreFormer(n_embed=16, embed_dim=32, ch=32, ch_mult=(1, 1, 1, 1, 1, 1), num_res_blocks=1, attn_resolutions=(16,),
                         z_channels=32, enable_mid=True, head_size=8, resolution=512)  # fmt: skip
     return {key: value.contiguous() for key, value in net.state_dict().items()}
 

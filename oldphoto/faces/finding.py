@@ -27,6 +27,9 @@ MAGNIFY = 4.0
 _CNN_SIDE = 1600
 """The long side of the copy for the CNN detector, which sees smaller faces and takes much longer."""
 
+_GRAIN = 1.5
+"""The standard deviation of the Gaussian that calms the second copy, px of the photo."""
+
 _DOUBTFUL = -0.5
 """HOG scores from here on are looked into; most of them are no faces."""
 
@@ -39,13 +42,16 @@ _CONFIRMED = 0.25
 _JUDGED, _SURROUNDED = 100, 224
 """Side of a doubtful face when the CNN detector looks at it, and of what is shown of its surroundings, px."""
 
+_JUDGED_GRAIN = 2.0
+"""As _GRAIN, at a second look at a doubtful face, px of what is shown."""
+
 
 class FaceFinder:
     """Finds faces and their five landmarks.
 
     ``hog`` looks for them with dlib's HOG detector (Dalal & Triggs, CVPR 2005), at many scales, in the photo and in a
-    copy of even contrast, and asks dlib's CNN detector (King, max-margin object detection, 2015) about each that is
-    doubtful. ``cnn`` looks for them with the CNN detector itself: seconds a photo, and faces in profile too. Where no
+    calm copy of even contrast, and asks dlib's CNN detector (King, max-margin object detection, 2015) about each
+    that is doubtful. ``cnn`` looks for them with the CNN detector itself: seconds a photo, and faces in profile too. Where no
     small faces are looked for, a smaller ``magnify`` saves time.
 
     Raises CheckpointError where dlib's weights are missing.
@@ -67,9 +73,9 @@ class FaceFinder:
     def _search_hog(self, rgb: FloatImage) -> list[Face]:
         long_side = max(rgb.shape[:2])
         factor = min(max(SEARCH_SIDE / long_side, 1.0), LARGEST_SIDE / long_side, self._magnify)
-        gray = _to_bytes(_resized(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.float32), factor))
+        gray = _to_bytes(_resized(_stretched(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.float32)), factor))
         candidates = []
-        for picture in (gray, _even_contrast(gray)):
+        for picture in (gray, _calm_and_even(gray, _GRAIN * factor)):
             boxes, scores, _ = self._hog.run(picture, 0, _DOUBTFUL)
             candidates += [self._face(picture, box, score, factor) for box, score in zip(boxes, scores, strict=True)]
         faces = _without_doubles([face for face in candidates if _plausible(face)])
@@ -99,6 +105,13 @@ class FaceFinder:
         rows, columns = np.arange(above, below), np.arange(first, last)
         piece = rgb[rows.clip(0, rgb.shape[0] - 1)[:, None], columns.clip(0, rgb.shape[1] - 1)]
         patch = _to_bytes(_resized(piece, _SURROUNDED / len(piece)))
+        if self._seen(patch):
+            return True
+        calm = _calm_and_even(np.asarray(cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY), np.uint8), _JUDGED_GRAIN)
+        return self._seen(np.asarray(cv2.cvtColor(calm, cv2.COLOR_GRAY2RGB), np.uint8))
+
+    def _seen(self, patch: ByteImage) -> bool:
+        """Whether the CNN detector sees a face in the middle of a patch."""
         for hit in self._cnn(patch, 0):
             aside = np.abs(np.array([hit.rect.center().x, hit.rect.center().y]) - _SURROUNDED / 2).max()
             if hit.confidence >= _CONFIRMED and aside < 0.3 * _JUDGED and 0.5 < hit.rect.width() / _JUDGED < 1.8:
@@ -106,9 +119,19 @@ class FaceFinder:
         return False
 
 
-def _even_contrast(gray: ByteImage) -> ByteImage:
-    """A picture with its contrast evened out over its neighbourhoods (CLAHE: Zuiderveld, Graphics Gems IV, 1994)."""
-    return np.asarray(cv2.createCLAHE(3.0, (8, 8)).apply(gray), np.uint8)
+def _stretched(gray: FloatImage) -> FloatImage:
+    """A picture whose values fill [0, 1]: landmarks are lost in a faint or dark one."""
+    low, high = np.percentile(gray[::4, ::4], (0.5, 99.5))
+    return np.asarray((gray - low) / max(high - low, 0.05), np.float32)
+
+
+def _calm_and_even(gray: ByteImage, sigma: float) -> ByteImage:
+    """A picture without its finest grain, and with contrast evened out over its neighbourhoods.
+
+    By a Gaussian, and by CLAHE (Zuiderveld, Graphics Gems IV, 1994).
+    """
+    calm = np.asarray(cv2.GaussianBlur(gray, (0, 0), sigma), np.uint8)
+    return np.asarray(cv2.createCLAHE(3.0, (8, 8)).apply(calm), np.uint8)
 
 
 def _plausible(face: Face) -> bool:
