@@ -387,8 +387,8 @@ def tiny_model() -> dict[str, torch.Tensor]:
     from spandrel.architectures.RestoreFormer import RestoreFormer
 
     torch.manual_seed(0)
-    net = RestoreFormer(n_embed=16, embed_dim=32, ch=32, ch_mult=(1, 1, 1, 1, 1, 1), num_res_blocks=1, attn_resolutions=(16,),
-                        z_channels=32, enable_mid=True, head_size=8, resolution=512)  # fmt: skip
+    small = {"n_embed": 16, "embed_dim": 32, "ch": 32, "ch_mult": (1,) * 6, "num_res_blocks": 1, "z_channels": 32}
+    net = RestoreFormer(**small, attn_resolutions=(16,), enable_mid=True, head_size=8, resolution=512)
     return {key: value.contiguous() for key, value in net.state_dict().items()}
 
 

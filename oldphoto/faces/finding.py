@@ -50,9 +50,9 @@ class FaceFinder:
     """Finds faces and their five landmarks.
 
     ``hog`` looks for them with dlib's HOG detector (Dalal & Triggs, CVPR 2005), at many scales, in the photo and in a
-    calm copy of even contrast, and asks dlib's CNN detector (King, max-margin object detection, 2015) about each
-    that is doubtful. ``cnn`` looks for them with the CNN detector itself: seconds a photo, and faces in profile too. Where no
-    small faces are looked for, a smaller ``magnify`` saves time.
+    calm copy of even contrast, and asks dlib's CNN detector (King, max-margin object detection, 2015) about each that
+    is doubtful. ``cnn`` looks for them with the CNN detector itself: seconds a photo, and faces in profile too. Where
+    no small faces are looked for, a smaller ``magnify`` saves time.
 
     Raises CheckpointError where dlib's weights are missing.
     """
