@@ -1,57 +1,168 @@
-"""Fourth stage: put a refined face back so that nobody sees where it begins."""
+"""Fourth stage: put refined faces back so that nobody sees where they begin."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
 from oldphoto.arrays import FloatImage
-from oldphoto.faces import CROP, Face, crop_face, extent
+from oldphoto.faces.alignment import CANONICAL, CROP, Face, crop_face, extent
+from oldphoto.pyramid import halve
 
 _OWN_DETAIL = 2.0
 """A face this many times finer than the canonical crop has detail that refinement never saw: beyond, the change of
 its coarse structure is taken back in proportion."""
 
+_GRAIN_LEVELS = 3
+"""Grain is measured and given back at the photo's resolution, at a half and at a quarter of it."""
 
-def _soft_mask() -> FloatImage:
-    """Weight of the refined face on the canonical crop: 1 on the features, 0 well inside the border."""
-    ys, xs = (np.mgrid[:CROP, :CROP].astype(np.float32) + 0.5) / CROP
-    radius = np.hypot((xs - 0.5) / 0.40, (ys - 0.53) / 0.43)
-    ramp = np.clip((1 - radius) / 0.45, 0, 1)
-    return np.asarray(ramp * ramp * (3 - 2 * ramp), np.float32)
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
-
-_MASK = _soft_mask()
+_EYES, _NOSE = CANONICAL[:4].mean(0), CANONICAL[4]
+_CENTRE, _RADII = CROP * np.array([0.5, 0.53]), CROP * np.array([0.40, 0.43])
+"""Of the ellipse about the features, on the canonical crop, for a face that lies as CANONICAL does."""
 
 
 def blend(rgb: FloatImage, face: Face, refined: FloatImage) -> FloatImage:
     """Return a copy of a photo, H × W × 3, with the refined canonical crop of one of its faces in place.
 
-    What is put back is the *change* that refinement made, through the inverse of the alignment: detail of the photo
-    that is finer than the crop stays. The change is made free of any overall shift of colour first.
+    See `blend_all`.
     """
-    crop = crop_face(rgb, face)
-    change = refined - crop
-    change -= np.tensordot(_MASK, change, 2) / _MASK.sum()
-    change *= _MASK[..., None] * min(1.0, _OWN_DETAIL * face.magnification)
-    left, top, right, bottom = extent(face, rgb.shape)
+    return blend_all(rgb, [(face, refined)])
+
+
+def blend_all(rgb: FloatImage, faces: Sequence[tuple[Face, FloatImage]]) -> FloatImage:
+    """Return a copy of a photo, H × W × 3, with the refined canonical crops of its faces in place.
+
+    What is put back is the *change* that refinement made, through the inverse of the alignment: detail of the photo
+    that is finer than the crop stays. The change is made free of any overall shift of colour first. Where faces
+    overlap, each is changed as its own crop says, and the line between them is as soft as the masks are. Grain that a
+    refinement took, and that lies on the photo around the face, is laid over the face anew.
+    """
     blended = rgb.copy()
-    piece = blended[top:bottom, left:right]
-    piece += _unwarped(change, face, left, top, piece.shape)
-    np.clip(piece, 0, 1, out=piece)
+    placed = [_placed(rgb, face, refined) for face, refined in faces]
+    claimed = np.zeros(rgb.shape[:2], np.float32) if len(placed) > 1 else None
+    if claimed is not None:
+        for (left, top, right, bottom), _, mask in placed:
+            claimed[top:bottom, left:right] += mask
+    for (left, top, right, bottom), change, mask in placed:
+        if claimed is not None:
+            share = 1 / np.maximum(claimed[top:bottom, left:right], 1)  # where masks add up to more than one
+            change *= share[..., None]
+            mask *= share
+        piece = blended[top:bottom, left:right]
+        before = rgb[top:bottom, left:right]
+        piece += change
+        piece += _lost_grain(before, before + change, mask)[..., None]
+    for (left, top, right, bottom), _, _ in placed:
+        piece = blended[top:bottom, left:right]
+        np.clip(piece, 0, 1, out=piece)
     return blended
 
 
-def _unwarped(change: FloatImage, face: Face, left: int, top: int, shape: tuple[int, ...]) -> FloatImage:
-    """The change on the canonical crop as it lies in the photo's cut-out at (left, top)."""
+def soft_mask(face: Face) -> FloatImage:
+    """Weight of the refined face on its canonical crop, CROP × CROP: 1 on the features, 0 well inside the border.
+
+    An ellipse about the features as the landmarks place them: a longer face gets a longer one, and a head that is
+    turned, whose nose is beside the middle of the eyes, one that reaches farther to the side that shows more of it.
+    """
+    points = face.landmarks @ face.transform[:, :2].T + face.transform[:, 2]
+    eyes, nose = points[:4].mean(0), points[4]
+    length = np.clip((nose[1] - eyes[1]) / (_NOSE[1] - _EYES[1]), 0.8, 1.25)
+    turn = np.clip(eyes[0] - nose[0], -0.1 * CROP, 0.1 * CROP)
+    centre = _CENTRE + (eyes - _EYES + nose - _NOSE) / 2 + (turn / 2, 0)
+    ys, xs = np.mgrid[:CROP, :CROP].astype(np.float32) + 0.5
+    radius = np.hypot((xs - centre[0]) / _RADII[0], (ys - centre[1]) / (_RADII[1] * length))
+    border = np.minimum(np.minimum(xs, CROP - xs), np.minimum(ys, CROP - ys)) / (0.1 * CROP)
+    return np.asarray(_smoothstep((1 - radius) / 0.45) * _smoothstep(border), np.float32)
+
+
+def _smoothstep(ramp: FloatImage) -> FloatImage:
+    ramp = np.clip(ramp, 0, 1)
+    return np.asarray(ramp * ramp * (3 - 2 * ramp), np.float32)
+
+
+def _placed(
+    rgb: FloatImage, face: Face, refined: FloatImage
+) -> tuple[tuple[int, int, int, int], FloatImage, FloatImage]:
+    """The part of the photo that a face's crop covers, the change there, h × w × 3, and the mask's weight, h × w."""
+    mask = soft_mask(face)
+    change = refined - crop_face(rgb, face)
+    change -= np.tensordot(mask, change, 2) / mask.sum()
+    weight = min(1.0, _OWN_DETAIL * face.magnification)
+    place = extent(face, rgb.shape)
+    left, top, right, bottom = place
+    layers = np.dstack([weight * mask[..., None] * change, mask])
+    layers = _unwarped(layers, face, left, top, (bottom - top, right - left))
+    return place, layers[..., :3], layers[..., 3].clip(0, 1)
+
+
+def _unwarped(layers: FloatImage, face: Face, left: int, top: int, shape: tuple[int, int]) -> FloatImage:
+    """Layers on the canonical crop, CROP × CROP × C, as they lie in the photo's cut-out at (left, top)."""
     inverse = np.asarray(cv2.invertAffineTransform(face.transform), np.float64)
     if face.magnification > 1:
         # Reduce to the photo's resolution by averaging; warping alone would skip pixels.
         side = max(8, round(CROP / face.magnification))
-        change = np.asarray(cv2.resize(change, (side, side), interpolation=cv2.INTER_AREA), np.float32)
+        layers = np.asarray(cv2.resize(layers, (side, side), interpolation=cv2.INTER_AREA), np.float32)
         ratio = CROP / side
         inverse[:, 2] += inverse[:, :2] @ ((ratio - 1) / 2, (ratio - 1) / 2)
         inverse[:, :2] *= ratio
     inverse[:, 2] -= (left, top)
     size = (shape[1], shape[0])
-    return np.asarray(cv2.warpAffine(change, inverse, size, flags=cv2.INTER_CUBIC), np.float32)
+    return np.asarray(cv2.warpAffine(layers, inverse, size, flags=cv2.INTER_CUBIC), np.float32)
+
+
+def _lost_grain(before: FloatImage, after: FloatImage, mask: FloatImage) -> FloatImage:
+    """Grain, h × w, for what refinement took of it: a photo keeps one grain all over.
+
+    Only what lay on the face *and* lies around it is grain; fine detail of either alone is not. It is measured at
+    several scales, so that its coarseness comes out right as well as its strength.
+    """
+    inside, outside = (mask > 0.6).astype(np.float32), (mask < 0.05).astype(np.float32)
+    old, new = before @ _LUMA, after @ _LUMA
+    missing = []
+    for _ in range(_GRAIN_LEVELS):
+        around, had, has = _noise(old, outside), _noise(old, inside), _noise(new, inside)
+        missing.append(np.sqrt(np.maximum(np.minimum(around, had) ** 2 - has**2, 0)))
+        old, new, inside, outside = (halve(layer) for layer in (old, new, inside, outside))
+    return _grain(mask.shape, missing) * mask if np.any(missing) else np.zeros_like(mask)
+
+
+def _noise(picture: FloatImage, where: FloatImage) -> FloatImage:
+    """The standard deviations of noise in the finest Haar details of a picture where ``where`` is 1; 0 if nowhere.
+
+    From their medians (Donoho & Johnstone, 1994), which edges hardly move: across, along and diagonal.
+    """
+    chosen = _details(picture)[:, _blocks(where).min((2, 3)) > 0.99]
+    if chosen.shape[1] < 32:
+        return np.zeros(3, np.float32)
+    return np.asarray(np.median(np.abs(chosen), 1) / 0.6745, np.float32)
+
+
+def _blocks(picture: FloatImage) -> FloatImage:
+    """A picture, H × W, as blocks of 2 × 2 pixels: H/2 × W/2 × 2 × 2. An odd last row or column is left out."""
+    height, width = (side // 2 for side in picture.shape)
+    return picture[: 2 * height, : 2 * width].reshape(height, 2, width, 2).swapaxes(1, 2)
+
+
+# The three details of a block, as weights of its pixels; orthonormal.
+_HAAR = np.array([[[1, -1], [1, -1]], [[1, 1], [-1, -1]], [[1, -1], [-1, 1]]], np.float32) / 2
+
+
+def _details(picture: FloatImage) -> FloatImage:
+    """The three details of the finest level of the Haar transform, 3 × H/2 × W/2."""
+    return np.asarray(np.einsum("hwij,kij->khw", _blocks(picture), _HAAR), np.float32)
+
+
+def _grain(shape: tuple[int, ...], levels: Sequence[FloatImage]) -> FloatImage:
+    """Noise whose Haar details have the given standard deviations, at full resolution, at a half, and so on."""
+    rng = np.random.default_rng(0)  # the same photo gives the same pixels
+    steps = 2 ** len(levels)
+    grain = np.zeros([-(-side // steps) for side in shape], np.float32)
+    for strengths in reversed(levels):
+        details = strengths[:, None, None] * rng.standard_normal((3, *grain.shape), dtype=np.float32)
+        finer = grain[..., None, None] + np.einsum("khw,kij->hwij", details, _HAAR)
+        grain = finer.swapaxes(1, 2).reshape(2 * grain.shape[0], 2 * grain.shape[1])
+    return np.asarray(grain[: shape[0], : shape[1]], np.float32)

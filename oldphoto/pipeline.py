@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from oldphoto.arrays import FloatImage
-from oldphoto.blending import blend
+from oldphoto.blending import blend_all
 from oldphoto.classical.deblurring import Deblurrer
 from oldphoto.errors import PhotoError, UsageError
-from oldphoto.faces import Face, FaceFinder, crop_face
+from oldphoto.faces import Detector, Face, FaceFinder, IdentityGuard, crop_face
 from oldphoto.pyramid import strips
 from oldphoto.stages import face_refiner, scratch_detector, translator
 
@@ -26,7 +26,9 @@ class RestoreOptions:
     ``with_scratch``: find and repair structured damage; ``faces``: refine faces; ``strength``: share of the whole
     change, 0 to 1; ``tile``: side of the tiles in px (smaller needs less memory), None for the default; ``deblur``:
     "METHOD[:PSF]" to deblur first, "auto" to do so where blur is found with confidence; ``large_scans``: of the
-    published networks, those for large scans.
+    published networks, those for large scans; ``face_fidelity``: 0 for faces as refined, up to 1 for faces as the photo
+    shows them; ``face_model``: a file of a face restorer to use in place of the bundled one; ``face_detector``: what
+    finds faces (see FaceFinder).
     """
 
     with_scratch: bool = False
@@ -35,6 +37,9 @@ class RestoreOptions:
     tile: int | None = None
     deblur: str | None = None
     large_scans: bool = False
+    face_fidelity: float = 0.0
+    face_model: Path | None = None
+    face_detector: Detector = "hog"
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,8 @@ class Restoration:
     """A restored photo and how it came about.
 
     ``rgb``: H × W × 3 in [0, 1]; ``mask``: H × W, 1 = repaired as damaged, None where no damage was looked for;
-    ``faces``: those refined; ``seconds``: by stage.
+    ``faces``: those found; ``seconds``: by stage; ``warnings``: what the user should know, such as a face whose
+    refinement would have changed the person.
     """
 
     rgb: FloatImage
@@ -60,7 +66,7 @@ class Restorer:
     CheckpointError
         Weights are missing or altered.
     UsageError
-        The device is unknown or absent, or the strength is not in [0, 1].
+        The device is unknown or absent, the strength or the fidelity is not in [0, 1], or the face model is no such.
     """
 
     def __init__(
@@ -71,6 +77,8 @@ class Restorer:
     ) -> None:
         if not 0 <= options.strength <= 1:
             raise UsageError(f"strength {options.strength}: must be between 0 and 1")
+        if not 0 <= options.face_fidelity <= 1:
+            raise UsageError(f"face fidelity {options.face_fidelity}: must be between 0 and 1")
         self.options = options
         self.deblurrer = (
             Deblurrer.from_text(options.deblur, device, checkpoints, options.tile) if options.deblur else None
@@ -78,8 +86,9 @@ class Restorer:
         masked, large = options.with_scratch, options.large_scans
         self.detector = scratch_detector(device, checkpoints, options.tile) if masked else None
         self.translator = translator(device, checkpoints, options.tile, masked, large)
-        self.finder = FaceFinder() if options.faces else None
-        self.refiner = face_refiner(device, checkpoints, large) if options.faces else None
+        self.finder = FaceFinder(options.face_detector) if options.faces else None
+        self.refiner = face_refiner(device, checkpoints, large, options.face_model) if options.faces else None
+        self.guard = IdentityGuard() if options.faces else None
 
     def restore(self, rgb: FloatImage, mask: FloatImage | None = None, gray: bool = False) -> Restoration:
         """Restore one photo; the input is not changed.
@@ -111,21 +120,45 @@ class Restorer:
             if gray:
                 _neutralise(restored)
         faces: tuple[Face, ...] = ()
-        if self.finder is not None and self.refiner is not None and self.options.strength > 0:
+        warnings: tuple[str, ...] = ()
+        if self.finder is not None and self.options.strength > 0:
             with _timed(seconds, "faces"):
                 faces = tuple(self.finder.find(restored))
-                for face in faces:
-                    crop = crop_face(restored, face)
-                    refined = crop + np.float32(self.options.strength) * (self.refiner.refine(crop) - crop)
-                    restored = blend(restored, face, refined)
+                if faces:
+                    restored, warnings = self._refine(restored, faces)
                 if faces and gray:
                     _neutralise(restored)
-        return Restoration(restored, mask, faces, seconds)
+        return Restoration(restored, mask, faces, seconds, warnings)
+
+    def _refine(self, rgb: FloatImage, faces: tuple[Face, ...]) -> tuple[FloatImage, tuple[str, ...]]:
+        """The photo with its faces refined as far as they stay who they are, and what to say of the others."""
+        assert self.refiner is not None and self.guard is not None
+        wanted = np.float32(self.options.strength * (1 - self.options.face_fidelity))
+        if wanted == 0:
+            return rgb, ()
+        pairs, shares = [], []
+        for face in faces:
+            crop = crop_face(rgb, face)
+            change = wanted * (self.refiner.refine(crop) - crop)
+            shares.append(self.guard.share(crop, crop + change))
+            if shares[-1] > 0:
+                pairs.append((face, crop + np.float32(shares[-1]) * change))
+        return blend_all(rgb, pairs), _told(shares)
 
 
 def restore(rgb: FloatImage, mask: FloatImage | None = None, options: RestoreOptions | None = None) -> FloatImage:
     """Restore one picture, H × W × 3 in [0, 1], with networks loaded for it alone: see Restorer for many."""
     return Restorer(options or RestoreOptions(with_scratch=True)).restore(rgb, mask).rgb
+
+
+def _told(shares: list[float]) -> tuple[str, ...]:
+    """What to say where the identity guard let only a share of a refinement through."""
+    less, none = sum(0 < share < 1 for share in shares), sum(share == 0 for share in shares)
+    if not less + none:
+        return ()
+    parts = [f"{count} {how}" for count, how in ((less, "refined less"), (none, "left as found")) if count]
+    whole = f"of {len(shares)} {'face' if len(shares) == 1 else 'faces'}"
+    return (f"{' and '.join(parts)} {whole}: refinement would have changed who it shows",)
 
 
 def _size(picture: FloatImage) -> str:

@@ -66,11 +66,13 @@ def translator(
     return published
 
 
-def face_refiner(device: str = "auto", folder: Path | None = None, large_scans: bool = False) -> Refines:
-    """The third stage. Raises CheckpointError or UsageError."""
-    if _published("faces", folder):
+def face_refiner(
+    device: str = "auto", folder: Path | None = None, large_scans: bool = False, model: Path | None = None
+) -> Refines:
+    """The third stage. ``model``: a user's own face restorer. Raises CheckpointError or UsageError."""
+    if model is None and _published("faces", folder):
         return PublishedRefiner(device, folder, large_scans)
-    return FaceRefiner(device, folder)
+    return FaceRefiner(device, folder, model)
 
 
 def _published(name: str, folder: Path | None) -> bool:

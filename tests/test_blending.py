@@ -8,7 +8,7 @@ import pytest
 from conftest import Photo
 
 from oldphoto.arrays import FloatImage
-from oldphoto.blending import blend
+from oldphoto.blending import blend, blend_all, soft_mask
 from oldphoto.faces import CANONICAL, CROP, Face, crop_face, extent
 
 FACES = {
@@ -146,3 +146,113 @@ def test_the_larger_the_face_the_less_of_its_coarse_structure_is_changed(photo: 
         changes.append(np.abs(blended - picture)[600:800, 600:800].max())
     assert changes[1] == pytest.approx(changes[0], rel=0.1)
     assert changes[2] == pytest.approx(0.5 * changes[0], rel=0.1)
+
+
+# --- the mask --------------------------------------------------------------------------------------------------------
+
+
+def test_the_mask_covers_the_features_and_ends_inside_the_crop() -> None:
+    mask = soft_mask(face_of(1, 0, (128, 128)))
+    for x, y in np.round(CANONICAL).astype(int):
+        assert mask[y, x] > 0.9
+    assert max(mask[0].max(), mask[-1].max(), mask[:, 0].max(), mask[:, -1].max()) < 0.01
+    assert np.abs(np.diff(mask, axis=0)).max() < 0.05
+
+
+def test_the_mask_follows_the_landmarks() -> None:
+    """It does not depend on where and how large the face is, reaches down a long face, and round a turned head."""
+    straight = face_of(1, 0, (128, 128))
+    np.testing.assert_allclose(soft_mask(face_of(0.3, 40, (60, 90))), soft_mask(straight), atol=1e-4)
+
+    def with_nose(shift: tuple[float, float]) -> FloatImage:
+        landmarks = straight.landmarks.copy()
+        landmarks[4] += shift
+        return soft_mask(Face(straight.box, landmarks, 1))
+
+    columns = np.arange(CROP)
+    means = [float((with_nose((shift, 0)).sum(0) * columns).sum() / with_nose((shift, 0)).sum()) for shift in (-20, 20)]
+    assert means[0] > means[1] + 5, "the farther the nose to one side, the more of the other is seen"
+    assert (with_nose((0, 12)) > 0.5).any(1).sum() > (with_nose((0, -8)) > 0.5).any(1).sum() + 10
+
+
+# --- several faces ---------------------------------------------------------------------------------------------------
+
+
+def test_faces_that_overlap_are_not_changed_twice(photo: Photo) -> None:
+    """Two boxes on one face, slightly apart: together they change it by no more than one does."""
+    picture = muted(photo("astronaut"))
+    faces = [face_of(0.8, 0, (250, 250)), face_of(0.8, 0, (256, 250))]
+    refined = [crop_face(picture, face) + waves(200) for face in faces]
+    both = blend_all(picture, list(zip(faces, refined, strict=True))) - picture
+    one = blend(picture, faces[0], refined[0]) - picture
+    assert np.abs(both).max() < 1.1 * np.abs(one).max()
+    assert np.abs(both).max() > 0.8 * np.abs(one).max()
+
+
+def test_the_order_of_faces_does_not_matter(photo: Photo) -> None:
+    picture = muted(photo("astronaut"))
+    faces = [face_of(0.5, 0, (220, 250)), face_of(0.7, 15, (300, 250)), face_of(0.4, 0, (100, 100))]
+    pairs = [(face, crop_face(picture, face) + waves(48)) for face in faces]
+    np.testing.assert_allclose(blend_all(picture, pairs), blend_all(picture, pairs[::-1]), atol=1e-5)
+    alone = blend(picture, *pairs[2])
+    np.testing.assert_allclose(blend_all(picture, pairs)[:160, :160], alone[:160, :160], atol=1e-5)
+
+
+# --- grain -----------------------------------------------------------------------------------------------------------
+
+
+def grainy(picture: FloatImage, strength: float, coarseness: float) -> FloatImage:
+    grain = np.random.default_rng(3).standard_normal(picture.shape[:2], np.float32)
+    if coarseness:
+        grain = cv2.GaussianBlur(grain, (0, 0), coarseness)
+    return (picture + (strength * grain / grain.std())[..., None]).clip(0, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("coarseness", [0, 0.8, 1.5])
+def test_a_refined_face_gets_the_grain_of_its_photo(photo: Photo, coarseness: float) -> None:
+    """Refined to the clean face, it is as grainy as what is around it, at fine and at coarse scales."""
+    smooth = cv2.GaussianBlur(muted(photo("astronaut")), (0, 0), 6)
+    picture, face = grainy(smooth, 0.05, coarseness), face_of(1.2, 0, (250, 250))
+    blended = blend(picture, face, crop_face(smooth, face))
+    middle = (slice(215, 285), slice(215, 285))
+    for scale in (1, 2):
+        had, has = (
+            cv2.resize(one - smooth, None, fx=1 / scale, fy=1 / scale, interpolation=cv2.INTER_AREA)[
+                tuple(slice(edge.start // scale, edge.stop // scale) for edge in middle)
+            ].std()
+            for one in (picture, blended)
+        )
+        assert has / had == pytest.approx(1, abs=0.25)
+
+
+def test_a_face_in_a_clean_photo_gets_no_grain(photo: Photo) -> None:
+    """Fine detail around a face, as of hair and clothes, is no grain."""
+    picture, face = muted(photo("astronaut")), face_of(1.2, 0, (220, 120))
+    refined = cv2.GaussianBlur(crop_face(picture, face), (0, 0), 1)
+    change = blend(picture, face, refined) - picture
+    expected = cv2.GaussianBlur(picture, (0, 0), 1.2) - picture
+    middle = (slice(95, 145), slice(195, 245))
+    assert fine_energy(change[middle] - expected[middle]) < 0.01
+
+
+def test_grain_is_the_same_every_time(photo: Photo) -> None:
+    picture, face = grainy(muted(photo("astronaut")), 0.05, 1), face_of(0.8, 0, (250, 250))
+    refined = cv2.GaussianBlur(crop_face(picture, face), (0, 0), 4)
+    np.testing.assert_array_equal(blend(picture, face, refined), blend(picture, face, refined))
+
+
+@ALL
+def test_the_gradient_across_the_border_is_as_it_was(photo: Photo, kind: str) -> None:
+    """A face of other sharpness and brightness: along the border of the mask nothing steeper, and nothing wiped."""
+    picture, face = grainy(muted(photo("astronaut")), 0.02, 0.8), face_of(*FACES[kind])
+    refined = cv2.GaussianBlur(crop_face(picture, face), (0, 0), 2) * 1.05 + 0.03
+    blended = blend(picture, face, refined.astype(np.float32))
+    place = cv2.invertAffineTransform(face.transform)
+    mask = cv2.warpAffine(soft_mask(face), place, (512, 512))
+    across = np.stack(np.gradient(cv2.GaussianBlur(mask, (0, 0), 2)), 2)
+    across /= np.maximum(np.linalg.norm(across, axis=2, keepdims=True), 1e-6)
+    border = (mask > 0.02) & (mask < 0.3)
+    before, after = (
+        np.abs((np.stack(np.gradient(one.mean(2)), 2) * across).sum(2))[border].mean() for one in (picture, blended)
+    )
+    assert after / before == pytest.approx(1, abs=0.1)

@@ -30,6 +30,9 @@ class RestoreOptions:
     tile: int | None = None
     deblur: str | None = None
     large_scans: bool = False
+    face_fidelity: float = 0.0
+    face_model: Path | None = None
+    face_detector: str = "hog"
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,17 @@ def test_the_options_reach_the_restorer(stage):
     assert stage.made == [(RestoreOptions(False, False, 0.5, 128), "cpu", Path("mine"))]
     assert oldphoto("restore", "in", "out2", "--weights", "bundled").exit_code == 0
     assert stage.made[1] == (RestoreOptions(), "auto", None)
+    faces = ("--face-fidelity", "0.3", "--face-model", "mine.pth", "--face-detector", "cnn")
+    assert oldphoto("restore", "in", "out3", *faces).exit_code == 0
+    assert stage.made[2][0] == RestoreOptions(face_fidelity=0.3, face_model=Path("mine.pth"), face_detector="cnn")
+
+
+@pytest.mark.parametrize("option", [("--face-fidelity", "1.1"), ("--face-fidelity", "nan"), ("--face-detector", "eye")])
+def test_face_options_that_make_no_sense_are_refused(stage, option):
+    make_photo("in/a.png")
+    done = oldphoto("restore", "in", "out", *option)
+    assert done.exit_code == 2
+    assert not Path("out").exists()
 
 
 def test_a_bad_photo_in_the_middle_fails_alone(stage):

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
+import dlib
 import numpy as np
 import pytest
 import torch
-from conftest import Photo
+from conftest import Bundled, Photo
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 
 from oldphoto import checkpoints
 from oldphoto.arrays import FloatImage
-from oldphoto.errors import CheckpointError
-from oldphoto.faces import CANONICAL, CROP, Face, FaceFinder, FaceRefiner, crop_face, extent, model_file
+from oldphoto.errors import CheckpointError, UsageError
+from oldphoto.evaluation import psnr
+from oldphoto.faces import (
+    CANONICAL,
+    CROP,
+    Face,
+    FaceFinder,
+    FaceRefiner,
+    IdentityGuard,
+    crop_face,
+    extent,
+    identity,
+    model_file,
+)
 from oldphoto.nets.facegan import FaceNet
 
 CENTRE = (220, 120)
@@ -109,6 +124,43 @@ def test_a_face_at_the_border_is_found_and_its_crop_is_mirrored_there(
     assert 0.3 < inside.mean() < 0.95, "a part of the crop lies outside"
     assert np.abs(crop - full)[inside].max() < 1 / 255
     assert crop[~inside].std() > 0.02, "mirrored, not blank"
+
+
+@pytest.mark.parametrize("side", [22, 34])
+def test_faces_as_small_as_in_group_portraits_are_found(
+    photo: Photo, finder: FaceFinder, astronaut: Face, side: int
+) -> None:
+    factor = side / FACE
+    face = at(finder.find(resized(photo("astronaut"), factor)), np.multiply(CENTRE, factor), side)
+    expected = (astronaut.landmarks + 0.5) * factor - 0.5
+    assert np.abs(face.landmarks - expected).max() * face.magnification < 12
+
+
+@pytest.mark.parametrize("kind", ["faded", "grainy", "faint and grainy", "dark"])
+def test_faces_in_bad_photographs_are_found(photo: Photo, finder: FaceFinder, astronaut: Face, kind: str) -> None:
+    gray = photo("astronaut").mean(2, keepdims=True).repeat(3, 2)
+    grain = cv2.GaussianBlur(np.random.default_rng(0).standard_normal((512, 512, 1), np.float32), (0, 0), 0.8)[
+        ..., None
+    ]
+    bad = {
+        "faded": 0.6 + 0.12 * gray,
+        "grainy": gray + 0.25 * grain,
+        "faint and grainy": 0.55 + 0.2 * gray + 0.05 * grain,
+        "dark": 0.15 * gray,
+    }[kind]
+    face = at(finder.find(bad.clip(0, 1).astype(np.float32)), CENTRE)
+    assert np.abs(face.landmarks - astronaut.landmarks).max() * face.magnification < 12
+
+
+def test_the_cnn_detector_finds_the_same_face(photo: Photo, astronaut: Face) -> None:
+    cut = np.ascontiguousarray(photo("astronaut")[:256, 92:348])
+    (face,) = FaceFinder("cnn").find(cut)
+    assert np.abs(np.add(face.landmarks, (92, 0)) - astronaut.landmarks).max() * face.magnification < 8
+
+
+def test_a_face_is_found_once(photo: Photo, finder: FaceFinder) -> None:
+    """In two copies and at many scales, it is still one."""
+    assert len(finder.find(photo("astronaut")[:300])) == 1
 
 
 def test_two_faces_side_by_side_are_found_from_left_to_right(photo: Photo, finder: FaceFinder, astronaut: Face) -> None:
@@ -213,10 +265,214 @@ def test_the_extent_stays_inside_the_photo_and_covers_the_crop(middle: tuple[flo
     assert not covered.any()
 
 
-def test_refining_with_untrained_weights_gives_the_crop_back(tmp_path: Path, photo: Photo, astronaut: Face) -> None:
+# --- refinement ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def untrained(tmp_path: Path) -> Path:
+    """A folder of weights that change nothing."""
     torch.manual_seed(0)
     checkpoints.save("faces", FaceNet().state_dict(), {}, tmp_path, {"run": 0})
+    return tmp_path
+
+
+def test_refining_with_untrained_weights_gives_the_crop_back(untrained: Path, photo: Photo, astronaut: Face) -> None:
     crop = crop_face(photo("astronaut"), astronaut)
-    refined = FaceRefiner("cpu", tmp_path).refine(crop)
+    refined = FaceRefiner("cpu", untrained).refine(crop)
     assert refined.dtype == np.float32
     np.testing.assert_allclose(refined, crop, atol=1e-6)
+
+
+def test_altered_weights_are_refused_before_any_face_is_met(untrained: Path) -> None:
+    weights = untrained / "faces.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    with pytest.raises(CheckpointError, match="altered or damaged"):
+        FaceRefiner("cpu", untrained)
+
+
+def test_refined_faces_come_closer_to_the_clean_one_and_stay_who_they_are(
+    photo: Photo, astronaut: Face, bundled: Bundled
+) -> None:
+    """Blurred a little and full of grain, as translation may leave it."""
+    clean = crop_face(photo("astronaut"), astronaut)
+    refiner, guard = FaceRefiner("cpu", bundled("faces")), IdentityGuard()
+    rng = np.random.default_rng(0)
+    gains, distances = [], []
+    for sigma, noise in ((1.5, 0.02), (2.5, 0.04), (3.5, 0.03)):
+        worn = cv2.GaussianBlur(clean, (0, 0), sigma) + noise * rng.standard_normal(clean.shape, np.float32)
+        worn = worn.clip(0, 1).astype(np.float32)
+        refined = refiner.refine(worn)
+        gains.append(psnr(refined, clean) - psnr(worn, clean))
+        distances.append((guard.distance(worn, clean), guard.distance(refined, clean)))
+    assert np.mean(gains) > 0
+    before, after = np.mean(distances, 0)
+    assert after < before
+
+
+# --- who it is -------------------------------------------------------------------------------------------------------
+
+
+def descriptor(crop: FloatImage) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        tensor = torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1)[None]
+        return np.asarray(identity.descriptors(identity.load_identity_net(), tensor)[0].numpy())
+
+
+def test_the_network_gives_the_descriptors_of_dlib(photo: Photo, finder: FaceFinder) -> None:
+    """On dlib's own face chip, number for number; on our crop, aligned by the same landmarks, nearly."""
+    whole = photo("astronaut")
+    pixels = np.round(255 * whole).astype(np.uint8)
+    theirs = dlib.face_recognition_model_v1(str(model_file(identity.WEIGHTS)))
+    box = dlib.get_frontal_face_detector()(pixels, 1)[0]
+    shape = dlib.shape_predictor(str(model_file("shape_predictor_5_face_landmarks.dat")))(pixels, box)
+    chip = dlib.get_face_chip(pixels, shape, 150, 0.25)
+    expected = np.array(theirs.compute_face_descriptor(chip))
+    with torch.inference_mode():
+        given = identity.load_identity_net()(torch.from_numpy(chip).permute(2, 0, 1)[None] / 255)[0].numpy()
+    np.testing.assert_allclose(given, expected, atol=1e-5)
+    points = np.array([(point.x, point.y) for point in shape.parts()], float)
+    cropped = descriptor(crop_face(whole, Face((0, 0, 0, 0), points, 1)))
+    assert np.linalg.norm(cropped - expected) < 0.15
+
+
+def test_descriptors_have_gradients(photo: Photo, astronaut: Face) -> None:
+    """One step against the gradient brings a face nearer to whom it should show."""
+    net = identity.load_identity_net()
+    clean = torch.from_numpy(crop_face(photo("astronaut"), astronaut)).permute(2, 0, 1)[None]
+    target = identity.descriptors(net, clean)
+    blurred = torch.nn.functional.avg_pool2d(clean, 9, 1, 4).requires_grad_()
+    before = (identity.descriptors(net, blurred) - target).norm()
+    (slope,) = torch.autograd.grad(before, blurred)
+    after = (identity.descriptors(net, blurred - 0.5 * slope / slope.norm()) - target).norm()
+    assert after < before
+
+
+def test_another_file_is_not_taken_for_the_descriptor(tmp_path: Path) -> None:
+    for content in (b"", b"con_4" * 100, model_file("mmod_human_face_detector.dat").read_bytes()):
+        other = tmp_path / "other.dat"
+        other.write_bytes(content)
+        with pytest.raises(CheckpointError, match="not dlib's face descriptor"):
+            identity.load_identity_net(other)
+
+
+@pytest.mark.parametrize("kind", ["the same", "sharper", "darker", "upside down", "noise", "blank"])
+def test_what_the_guard_lets_through_leaves_the_person_within_its_limit(
+    photo: Photo, astronaut: Face, kind: str
+) -> None:
+    guard = IdentityGuard()
+    crop = crop_face(photo("astronaut"), astronaut)
+    refined = {
+        "the same": crop,
+        "sharper": (crop + 0.7 * (crop - cv2.GaussianBlur(crop, (0, 0), 2))).clip(0, 1),
+        "darker": 0.95 * crop,
+        "upside down": crop[::-1],
+        "noise": np.random.default_rng(0).random(crop.shape, np.float32),
+        "blank": np.full_like(crop, 0.5),
+    }[kind].astype(np.float32)
+    share = guard.share(crop, refined)
+    assert guard.distance(crop, crop + np.float32(share) * (refined - crop)) <= guard.limit
+    if kind in ("the same", "sharper", "darker"):
+        assert share == 1
+    else:
+        assert share < 0.5
+
+
+# --- the user's own models -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tiny_model() -> dict[str, torch.Tensor]:
+    """The weights of a RestoreFormer with a hundredth of the usual parameters."""
+    pytest.importorskip("spandrel")
+    from spandrel.architectures.RestoreFormer import RestoreFormer
+
+    torch.manual_seed(0)
+    small = {"n_embed": 16, "embed_dim": 32, "ch": 32, "ch_mult": (1,) * 6, "num_res_blocks": 1, "z_channels": 32}
+    net = RestoreFormer(**small, attn_resolutions=(16,), enable_mid=True, head_size=8, resolution=512)
+    return {key: value.contiguous() for key, value in net.state_dict().items()}
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_model_of_the_users_own_refines_faces(
+    tiny_model: dict[str, torch.Tensor], tmp_path: Path, photo: Photo, astronaut: Face, suffix: str
+) -> None:
+    path = tmp_path / f"mine{suffix}"
+    if suffix == ".pth":
+        torch.save({"params_ema": tiny_model}, path)
+    else:
+        save_file(tiny_model, path)
+    crop = crop_face(photo("astronaut"), astronaut)
+    refined = FaceRefiner("cpu", tmp_path / "no weights needed", path).refine(crop)
+    assert refined.shape == crop.shape
+    assert refined.dtype == np.float32
+    assert 0 <= refined.min() <= refined.max() <= 1
+    assert np.abs(refined - crop).mean() > 0.01, "an untrained model changes the face"
+
+
+def test_models_of_the_users_own_see_the_face_where_they_expect_it(photo: Photo, astronaut: Face) -> None:
+    """On the square of 512 px the eyes lie as in FFHQ's alignment, and what is painted there comes back in place."""
+    seen = []
+
+    def paint(face: torch.Tensor) -> torch.Tensor:
+        seen.append(face)
+        painted = face.clone()
+        painted[:, :, 236:245, 189:198] = 1  # about (193, 240), the centre of the eye on the left
+        return painted
+
+    refiner = FaceRefiner.__new__(FaceRefiner)
+    refiner.device, refiner._model = torch.device("cpu"), paint
+    crop = crop_face(0.5 * photo("astronaut"), astronaut)
+    refined = refiner.refine(crop)
+    assert seen[0].shape == (1, 3, 512, 512)
+    changed = np.argwhere((refined - crop).min(2) > 0.2)
+    middle = CANONICAL[2:4].mean(0)[::-1]
+    np.testing.assert_allclose(changed.mean(0), middle, atol=1)
+    assert len(changed) < 40
+    untouched = np.ones(crop.shape[:2], bool)
+    untouched[round(middle[0]) - 8 : round(middle[0]) + 9, round(middle[1]) - 8 : round(middle[1]) + 9] = False
+    np.testing.assert_allclose(refined[untouched], crop[untouched], atol=1e-3)
+
+
+def test_files_that_are_no_face_restorer_are_refused_with_the_reason(tmp_path: Path) -> None:
+    spandrel = pytest.importorskip("spandrel")
+    with pytest.raises(UsageError, match="no such file"):
+        FaceRefiner("cpu", model=tmp_path / "absent.pth")
+    garbage = tmp_path / "garbage.pth"
+    garbage.write_bytes(b"not a model")
+    with pytest.raises(CheckpointError, match="can not be read"):
+        FaceRefiner("cpu", model=garbage)
+    unknown = tmp_path / "unknown.safetensors"
+    save_file({"layer.weight": torch.zeros(3, 3)}, unknown)
+    with pytest.raises(UsageError, match="not a model that spandrel"):
+        FaceRefiner("cpu", model=unknown)
+    from spandrel.architectures.DnCNN import DnCNN
+
+    other = tmp_path / "denoiser.safetensors"
+    save_file(DnCNN(in_nc=3, out_nc=3, nc=8, nb=17, act_mode="R").state_dict(), other)
+    assert spandrel.ModelLoader().load_from_file(other).purpose != "FaceSR"
+    with pytest.raises(UsageError, match="another kind"):
+        FaceRefiner("cpu", model=other)
+
+
+def test_pickled_code_in_a_model_is_never_run(tmp_path: Path) -> None:
+    pytest.importorskip("spandrel")
+    marker = tmp_path / "ran"
+    path = tmp_path / "evil.pth"
+    torch.save({"params": _Evil(str(marker))}, path)
+    with pytest.raises(CheckpointError, match="can not be read"):
+        FaceRefiner("cpu", model=path)
+    assert not marker.exists()
+
+
+class _Evil:
+    def __init__(self, marker: str) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (self.marker,)
+
+
+def test_without_spandrel_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "spandrel", None)
+    with pytest.raises(UsageError, match=r"pip install 'oldphoto\[face-models\]'"):
+        FaceRefiner("cpu", model=tmp_path / "mine.pth")

@@ -11,6 +11,7 @@ from conftest import Photo
 
 from oldphoto.arrays import FloatImage
 from oldphoto.errors import CheckpointError, PhotoError, UsageError
+from oldphoto.faces import IdentityGuard, crop_face
 from oldphoto.pipeline import RestoreOptions, Restorer
 from oldphoto.training.ageing import Severity, age
 
@@ -90,6 +91,37 @@ def test_strength_scales_the_change(photo: Photo) -> None:
     np.testing.assert_array_equal(none, aged)
     np.testing.assert_allclose(half, (aged + full) / 2, atol=2e-3)
     assert np.abs(full - aged).mean() > 0.01
+
+
+def test_fidelity_leads_from_the_refined_face_to_the_one_in_the_photo(plain: Restorer, photo: Photo) -> None:
+    aged = age(photo("astronaut")[:320, 60:380], np.random.default_rng(4), WORN).photo
+    translated, half, whole = (
+        Restorer(options, "cpu").restore(aged).rgb
+        for options in (RestoreOptions(faces=False), RestoreOptions(face_fidelity=0.5), RestoreOptions(face_fidelity=1))
+    )
+    refined = plain.restore(aged).rgb
+    np.testing.assert_array_equal(whole, translated)
+    assert np.abs(refined - translated).max() > 0.02, "there was a face to refine"
+    assert 0.2 < np.abs(half - translated).mean() / np.abs(refined - translated).mean() < 0.8
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        Restorer(RestoreOptions(face_fidelity=1.5), "cpu")
+
+
+def test_a_refinement_that_changes_the_person_is_dropped_and_told(
+    photo: Photo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refiner here gives everybody an upside-down face; nobody gets it."""
+    picture = photo("astronaut")[:320, 60:380]
+    restorer = Restorer(RestoreOptions(), "cpu")
+    assert restorer.refiner is not None
+    monkeypatch.setattr(restorer.refiner, "refine", lambda crop: crop[::-1].copy())
+    restoration = restorer.restore(picture)
+    translated = Restorer(RestoreOptions(faces=False), "cpu").restore(picture)
+    assert len(restoration.faces) == 1
+    assert len(restoration.warnings) == 1
+    assert "of 1 face: refinement would have changed who it shows" in restoration.warnings[0]
+    before, after = (crop_face(one.rgb, restoration.faces[0]) for one in (translated, restoration))
+    assert IdentityGuard().distance(before, after) < IdentityGuard().distance(before, before[::-1].copy()) / 2
 
 
 def test_the_users_own_mask_takes_the_place_of_the_detector(plain: Restorer, photo: Photo) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -64,6 +64,26 @@ def _verify(ctx: click.Context, param: click.Parameter, path: Path | None) -> No
     metavar="METHOD[:PSF]",
     help="Deblur first, by a method of oldphoto deblur; auto: only where blur is found with confidence.",
 )
+@click.option(
+    "--face-fidelity",
+    type=ShareType(),
+    default=0.0,
+    show_default=True,
+    help="0 = faces as refined, 1 = as the photo shows them.",
+)
+@click.option(
+    "--face-model",
+    type=PathType(),
+    metavar="FILE",
+    help="Refine faces with a model of your own: GFPGAN, RestoreFormer and others that spandrel knows.",
+)
+@click.option(
+    "--face-detector",
+    type=click.Choice(["hog", "cnn"]),
+    default="hog",
+    show_default=True,
+    help="How faces are found; cnn takes seconds a photo, and finds more of them.",
+)
 @click.option("--strength", type=ShareType(), default=1.0, show_default=True, help="0 = untouched, 1 = full.")
 @click.option(
     "--format",
@@ -120,6 +140,9 @@ def restore(
     mask: Path | None,
     no_faces: bool,
     deblur: str | None,
+    face_fidelity: float,
+    face_model: Path | None,
+    face_detector: Literal["hog", "cnn"],
     strength: float,
     file_format: str,
     quality: int,
@@ -179,6 +202,9 @@ def restore(
             "tile": tile,
             "deblur": deblur,
             "large_scans": large_scans,
+            "face_fidelity": face_fidelity,
+            "face_model": face_model,
+            "face_detector": face_detector,
         },
         weights,
         device=device,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 
@@ -13,27 +14,49 @@ from torch import Tensor
 
 from oldphoto import checkpoints
 from oldphoto.arrays import ByteImage, FloatImage
-from oldphoto.errors import UsageError
+from oldphoto.errors import CheckpointError, UsageError
+from oldphoto.evaluation import fit_tone
 from oldphoto.faces import CROP, Face, FaceFinder, crop_face
+from oldphoto.faces.identity import descriptors, load_identity_net
 from oldphoto.nets.discriminators import PatchDiscriminator
 from oldphoto.nets.facegan import FaceNet
+from oldphoto.nets.identity import IdentityNet
 from oldphoto.training.ageing import LUMA, Severity, age
 from oldphoto.training.datasets import Batch, Example, Maker, batches, load_held_out, load_images, to_float
 from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, run
 from oldphoto.training.losses import PerceptualDistance, adversarial, charbonnier, feature_matching
+from oldphoto.translation import Translator
 
 NAME = "faces"
-ADVERSARY_FROM = 0.35
+ADVERSARY_FROM = 0.6
 """Progress from which on the discriminator takes part; before, there is nothing worth judging."""
 
 ADVERSARIAL_WEIGHT = 0.01
 MATCHING_WEIGHT = 0.05
-PERCEPTUAL_WEIGHT = 0.1
+PERCEPTUAL_WEIGHT = 0.15
+IDENTITY_WEIGHT = 0.3
+
+WHOLE_EVERY = 4
+"""Of so many steps one sees whole faces, and who they show; the others two windows of each, for a third of the cost."""
+
+WINDOW = 128
+"""Side of the windows, px."""
+
+SIDES = (32, CROP)
+"""Pixels that the canonical crop has in the photo: faces of 20 px, and those as large as the crop."""
+
+TRANSLATED_SHARE = 0.7
+"""Share of the examples that went through the translation, as all faces will; the others make up for its changing."""
+
+UNTOUCHED_SHARE = 0.06
+
+_MIDDLE = slice(16, CROP - 16)
+"""Rows and columns of the crop that the blending shows; nothing else is judged."""
 
 
 def aligned(photos: Sequence[ByteImage]) -> list[tuple[ByteImage, Face]]:
     """The photos in which exactly one face is found, with it. Raises UsageError if there is none."""
-    finder = FaceFinder()
+    finder = FaceFinder(magnify=2.0)
     found = [(photo, finder.find(to_float(photo))) for photo in photos]
     single = [(photo, faces[0]) for photo, faces in found if len(faces) == 1]
     if not single:
@@ -41,8 +64,11 @@ def aligned(photos: Sequence[ByteImage]) -> list[tuple[ByteImage, Face]]:
     return single
 
 
-def face_examples(faces: Sequence[tuple[ByteImage, Face]]) -> Maker:
-    """Canonical crops: ``photo`` aged at the low resolution that faces have in old prints, ``clean`` as it was."""
+def face_examples(faces: Sequence[tuple[ByteImage, Face]], translator: Translator) -> Maker:
+    """Canonical crops: ``photo`` as it comes out of the translation of an old photo, ``clean`` as it was.
+
+    Both have the resolution that the face has in the photo: what is finer would be lost at the paste.
+    """
 
     def make(rng: Generator) -> Example:
         photo, face = faces[int(rng.integers(len(faces)))]
@@ -53,7 +79,11 @@ def face_examples(faces: Sequence[tuple[ByteImage, Face]]) -> Maker:
         if rng.random() < 0.6:
             clean = np.repeat((clean @ LUMA)[..., None], 3, 2)
         clean = _toned(np.ascontiguousarray(clean), rng)
-        return {"photo": _degraded(clean, rng), "clean": clean}
+        if rng.random() < UNTOUCHED_SHARE:
+            return {"photo": clean, "clean": clean}
+        side = round(np.exp(rng.uniform(*np.log(SIDES))))
+        small = _resized(clean, side)
+        return {"photo": _resized(_degraded(small, rng, translator), CROP), "clean": _resized(small, CROP)}
 
     return make
 
@@ -65,22 +95,34 @@ def _toned(clean: FloatImage, rng: Generator) -> FloatImage:
     return np.asarray(low + (high - low) * curved, np.float32)
 
 
-def _degraded(clean: FloatImage, rng: Generator) -> FloatImage:
-    """Age the face at the resolution that it has in the photo; much noise is already gone when faces are refined."""
-    side = round(np.exp(rng.uniform(np.log(44), np.log(CROP))))
-    small = np.asarray(cv2.resize(clean, (side, side), interpolation=cv2.INTER_AREA), np.float32)
-    drawn = rng.random(3) * (rng.random(3) > 0.2)
-    severity = Severity(0.5 * drawn[0], 0.0, 0.35 * drawn[1], 0.3 * float(rng.random() < 0.1), 0.6 * drawn[2])
-    aged = age(small, rng, severity, side / CROP * rng.uniform(1, 2)).photo
-    if rng.random() < 0.5:  # what denoising leaves: smooth skin and faint blotches
-        aged = np.asarray(cv2.bilateralFilter(aged, 5, rng.uniform(0.02, 0.12), rng.uniform(1, 3)), np.float32)
-    return np.asarray(np.clip(cv2.resize(aged, (CROP, CROP), interpolation=cv2.INTER_CUBIC), 0, 1), np.float32)
+def _degraded(clean: FloatImage, rng: Generator, translator: Translator) -> FloatImage:
+    """Age a face as small as it is in the photo, and leave of that what the stages before leave."""
+    drawn = rng.random(3) * (rng.random(3) > 0.15)
+    damage = 0.3 * float(rng.random() < 0.12)
+    severity = Severity(0.8 * drawn[0], 0.0, 0.5 * drawn[1], damage, 0.7 * drawn[2])
+    # The face may fill a 400-px photo or be a seventh of it: blur and grain are then fine or coarse for it.
+    scale = len(clean) / np.exp(rng.uniform(np.log(60), np.log(CROP)))
+    aged = age(clean, rng, severity, float(np.clip(scale, 0.3, 2.5)))
+    if rng.random() < TRANSLATED_SHARE:
+        translated = translator.translate(aged.photo, aged.mask if damage else None)
+        return fit_tone(translated, aged.photo)  # tone is decided by the whole photo, not here
+    if rng.random() < 0.4:  # what denoising leaves: smooth skin and faint blotches
+        calm = cv2.bilateralFilter(aged.photo, 5, rng.uniform(0.02, 0.12), rng.uniform(1, 3))
+        return np.asarray(calm, np.float32)
+    return aged.photo
+
+
+def _resized(square: FloatImage, side: int) -> FloatImage:
+    """A square picture at another size, as the alignment does it."""
+    how = cv2.INTER_AREA if side < len(square) else cv2.INTER_CUBIC
+    return np.asarray(np.clip(cv2.resize(square, (side, side), interpolation=how), 0, 1), np.float32)
 
 
 def train(settings: Settings) -> None:
     """Train within the budget of ``settings`` and keep checkpoint and manifest in ``settings.out``.
 
-    Least-squares GAN with feature matching (Wang et al., pix2pixHD, CVPR 2018), perceptual distance and L1.
+    Least-squares GAN with feature matching (Wang et al., pix2pixHD, CVPR 2018), perceptual distance, L1, and the
+    squared distance of the descriptors that tell people apart.
     """
     torch.manual_seed(settings.seed)
     started = time.time()
@@ -90,23 +132,42 @@ def train(settings: Settings) -> None:
     adversary = channels_last(PatchDiscriminator(), settings.device)
     critic = Optimiser([adversary], 0.3 * settings.learning_rate)
     perceptual = channels_last(PerceptualDistance(), settings.device)
-    make = face_examples(aligned(load_images(settings.data, "faces")))
+    identity = channels_last(load_identity_net(), settings.device)
+    translator = _translator(settings)
+    make = face_examples(aligned(load_images(settings.data, "faces")), translator)
     stream = batches(make, settings.batch, settings.seed + int(settings.resume) * int(started))
-    check = face_examples(aligned(load_held_out(settings.data, "faces")))
+    check = face_examples(aligned(load_held_out(settings.data, "faces")), translator)
     held_out = on_device(next(batches(check, 60, 7, workers=0)), settings.device)
+    before = _scores(held_out["photo"], perceptual, identity, held_out)
+    places = np.random.default_rng(settings.seed)
+    turns = itertools.count(1)
 
     def step(progress: float) -> Mapping[str, Tensor]:
+        whole = next(turns) % WHOLE_EVERY == 0
         batch = on_device(next(stream), settings.device)
+        if not whole:
+            batch = _windows(batch, places)
         with autocast(settings):
             output = net(batch["photo"]).float()
-            distance = perceptual(output.clamp(0, 1), batch["clean"]).mean()
-        error = charbonnier(output, batch["clean"])
-        loss = error + PERCEPTUAL_WEIGHT * distance
-        measured = {"error": error.detach(), "perceptual": distance.detach()}
+        seen = {"output": output, "clean": batch["clean"]}
+        loss, measured = torch.zeros((), device=output.device), {}
+        if whole:
+            # The descriptors are taken a little beside the place, elsewhere each time: no pattern can be made to fit.
+            shift = [int(value) for value in places.integers(-5, 6, 2)]
+            ours, theirs = (descriptors(identity, picture.roll(shift, (2, 3))) for picture in seen.values())
+            stranger = (ours - theirs).square().sum(1).mean()
+            loss = loss + IDENTITY_WEIGHT * stranger
+            measured["identity"] = WHOLE_EVERY * stranger.detach()
+            seen = _windows(seen, places)
+        error = charbonnier(_middle(output), _middle(batch["clean"])) if whole else charbonnier(*seen.values())
+        with autocast(settings):
+            distance = perceptual(seen["output"].clamp(0, 1), seen["clean"]).mean()
+        loss = loss + error + PERCEPTUAL_WEIGHT * distance
+        measured |= {"error": error.detach(), "perceptual": distance.detach()}
         if progress > ADVERSARY_FROM:
             with autocast(settings):
-                scores, features = adversary(output)
-                _, real_features = adversary(batch["clean"])
+                scores, features = adversary(seen["output"])
+                _, real_features = adversary(seen["clean"])
                 fooled = adversarial(scores, True)
                 matched = feature_matching(features, real_features)
             loss = loss + ADVERSARIAL_WEIGHT * fooled.float() + MATCHING_WEIGHT * matched.float()
@@ -114,8 +175,8 @@ def train(settings: Settings) -> None:
         optimiser.step(loss, progress)
         if progress > ADVERSARY_FROM:
             with autocast(settings):
-                fake_scores, _ = adversary(output.detach())
-                real_scores, _ = adversary(batch["clean"])
+                fake_scores, _ = adversary(seen["output"].detach())
+                real_scores, _ = adversary(seen["clean"])
                 told = adversarial(fake_scores, False) + adversarial(real_scores, True)
             critic.step(told.float(), 0.5 * progress)
             measured["told"] = told.detach()
@@ -123,29 +184,59 @@ def train(settings: Settings) -> None:
 
     def save(steps: int) -> None:
         average = optimiser.averages[0]
-        scores = evaluate(average, perceptual, held_out)
+        after = _scores(_refined(average, held_out), perceptual, identity, held_out)
+        scores = _compared(before, after)
         record = settings.record(started, steps) | {"scores": scores}
         checkpoints.save(NAME, average.state_dict(), {}, settings.out, record, scores)
 
     run(NAME, settings, step, save)
 
 
-@torch.inference_mode()
-def evaluate(net: FaceNet, perceptual: PerceptualDistance, held_out: Batch) -> dict[str, float]:
-    """PSNR in dB and perceptual distance of held-out faces to the clean ones, before and after refinement."""
+def _translator(settings: Settings) -> Translator:
+    """The translation that faces come out of: the one trained beside them, or the bundled one."""
+    try:
+        return Translator("cpu", settings.out)
+    except CheckpointError:
+        return Translator("cpu")
 
-    def psnr(picture: Tensor) -> float:
-        error = (picture - held_out["clean"]).square().mean((1, 2, 3)).clamp_min(1e-5)
-        return round(float(-10 * error.log10().mean()), 3)
 
-    def distance(picture: Tensor) -> float:
-        pairs = zip(torch.split(picture, 10), torch.split(held_out["clean"], 10), strict=True)
-        return round(float(torch.cat([perceptual(a, b) for a, b in pairs]).mean()), 4)
+def _middle(picture: Tensor) -> Tensor:
+    return picture[:, :, _MIDDLE, _MIDDLE]
 
-    output = torch.cat([net(part) for part in torch.split(held_out["photo"], 10)]).clamp(0, 1)
+
+def _windows(batch: Batch, rng: Generator) -> Batch:
+    """Two windows of each picture of a batch, at the same places in all that belongs together."""
+    places = rng.integers(_MIDDLE.start, _MIDDLE.stop - WINDOW + 1, (2, 2)).tolist()
     return {
-        "PSNR aged": psnr(held_out["photo"]),
-        "PSNR refined": psnr(output),
-        "perceptual aged": distance(held_out["photo"]),
-        "perceptual refined": distance(output),
+        key: torch.cat([pictures[:, :, top : top + WINDOW, left : left + WINDOW] for top, left in places]).contiguous(
+            memory_format=torch.channels_last
+        )
+        for key, pictures in batch.items()
     }
+
+
+@torch.inference_mode()
+def _refined(net: FaceNet, held_out: Batch) -> Tensor:
+    return torch.cat([net(part) for part in torch.split(held_out["photo"], 10)]).clamp(0, 1)
+
+
+@torch.inference_mode()
+def _scores(pictures: Tensor, perceptual: PerceptualDistance, identity: IdentityNet, held_out: Batch) -> Tensor:
+    """PSNR in dB, perceptual and descriptor distance of each held-out face to the clean one: 3 × N."""
+    pairs = zip(torch.split(pictures, 10), torch.split(held_out["clean"], 10), strict=True)
+    scores = []
+    for ours, clean in pairs:
+        psnr = -10 * (_middle(ours) - _middle(clean)).square().mean((1, 2, 3)).clamp_min(1e-5).log10()
+        strangeness = (descriptors(identity, ours) - descriptors(identity, clean)).norm(dim=1)
+        scores.append(torch.stack([psnr, perceptual(_middle(ours), _middle(clean)), strangeness]))
+    return torch.cat(scores, 1)
+
+
+def _compared(before: Tensor, after: Tensor) -> dict[str, float]:
+    """Means, aged and refined, and how much who they show was lost at worst."""
+    means = {
+        f"{name} {kind}": round(float(value), 4)
+        for kind, scores in (("aged", before), ("refined", after))
+        for name, value in zip(("PSNR", "perceptual", "identity"), scores.mean(1), strict=True)
+    }
+    return means | {"identity lost at worst": round(float((after - before)[2].max()), 4)}
