@@ -45,6 +45,9 @@ _JUDGED, _SURROUNDED = 100, 224
 _JUDGED_GRAIN = 2.0
 """As _GRAIN, at a second look at a doubtful face, px of what is shown."""
 
+_SECOND_LOOK = -0.2
+"""HOG scores from here on are worth it; a coin's portrait was taken for a face below."""
+
 
 class FaceFinder:
     """Finds faces and their five landmarks.
@@ -107,6 +110,8 @@ class FaceFinder:
         patch = _to_bytes(_resized(piece, _SURROUNDED / len(piece)))
         if self._seen(patch):
             return True
+        if face.score < _SECOND_LOOK:
+            return False
         calm = _calm_and_even(np.asarray(cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY), np.uint8), _JUDGED_GRAIN)
         return self._seen(np.asarray(cv2.cvtColor(calm, cv2.COLOR_GRAY2RGB), np.uint8))
 
@@ -114,7 +119,7 @@ class FaceFinder:
         """Whether the CNN detector sees a face in the middle of a patch."""
         for hit in self._cnn(patch, 0):
             aside = np.abs(np.array([hit.rect.center().x, hit.rect.center().y]) - _SURROUNDED / 2).max()
-            if hit.confidence >= _CONFIRMED and aside < 0.3 * _JUDGED and 0.5 < hit.rect.width() / _JUDGED < 1.8:
+            if hit.confidence >= _CONFIRMED and aside < 0.2 * _JUDGED and 0.5 < hit.rect.width() / _JUDGED < 1.8:
                 return True
         return False
 

@@ -24,7 +24,7 @@ WEIGHTS = "dlib_face_recognition_resnet_model_v1.dat"
 _CHIP = (slice(49, 242), slice(33, 226))
 """Rows and columns of the canonical crop that the network was trained to see: dlib's face chip, with 25 % padding."""
 
-LIMIT = 0.3
+LIMIT = 0.2
 """Descriptors of an unrefined and a refined face that are farther apart are another person's, or may be taken for it:
 two pictures of one person are within about 0.6."""
 

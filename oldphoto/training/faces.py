@@ -48,7 +48,9 @@ SIDES = (32, CROP)
 TRANSLATED_SHARE = 0.7
 """Share of the examples that went through the translation, as all faces will; the others make up for its changing."""
 
-UNTOUCHED_SHARE = 0.06
+UNTOUCHED_SHARE = 0.12
+MILD_SHARE = 0.3
+"""Share of the aged examples that aged little: most faces are not in a bad way, and must not suffer."""
 
 _MIDDLE = slice(16, CROP - 16)
 """Rows and columns of the crop that the blending shows; nothing else is judged."""
@@ -98,6 +100,8 @@ def _toned(clean: FloatImage, rng: Generator) -> FloatImage:
 def _degraded(clean: FloatImage, rng: Generator, translator: Translator) -> FloatImage:
     """Age a face as small as it is in the photo, and leave of that what the stages before leave."""
     drawn = rng.random(3) * (rng.random(3) > 0.15)
+    if rng.random() < MILD_SHARE:
+        drawn *= 0.3
     damage = 0.3 * float(rng.random() < 0.12)
     severity = Severity(0.8 * drawn[0], 0.0, 0.5 * drawn[1], damage, 0.7 * drawn[2])
     # The face may fill a 400-px photo or be a seventh of it: blur and grain are then fine or coarse for it.
