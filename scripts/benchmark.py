@@ -1,0 +1,266 @@
+"""Time every stage and the whole restoration, and say how far from the machine's limit they are.
+
+    python scripts/benchmark.py [--megapixels 0.25 1 4 24] [--threads 2] [--plot docs/speed.png] [--readme README.md]
+
+Every size and way runs in a process of its own, so that peak memory is its own; start-up is timed apart. What counts
+is the table: seconds by stage, megapixels a second, peak resident memory, and the share of the throughput that plain
+convolutions reach on the same machine in the same run. Needs ``pip install '.[dev]'``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oldphoto.arrays import FloatImage
+
+START, END = "<!-- speed -->", "<!-- /speed -->"
+ASPECT = 1.5
+WAYS = {"plain": (False, False), "scratches": (True, False), "scratches, faces": (True, True)}
+"""Name: with scratch repair, with faces."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One restoration: ``seconds`` by stage and ``total``, peak ``memory`` in GB, ``gflop`` of the networks."""
+
+    way: str
+    megapixels: float
+    seconds: dict[str, float]
+    total: float
+    memory: float
+    gflop: float
+
+    @property
+    def speed(self) -> float:
+        """Megapixels a second."""
+        return self.megapixels / self.total
+
+    @property
+    def throughput(self) -> float:
+        """GFLOP of convolutions and attention a second, over the whole run."""
+        return self.gflop / self.total
+
+
+def test_photo(megapixels: float) -> FloatImage:
+    """A photograph of people, aged: scratched, noisy and faded, at any size."""
+    import cv2
+    import skimage.data
+
+    from oldphoto.training.ageing import Severity, age
+
+    height = round(math.sqrt(megapixels * 1e6 / ASPECT))
+    clean = skimage.data.astronaut()[:340].astype(np.float32) / 255
+    aged = age(clean, np.random.default_rng(3), Severity(0.3, 0.4, 0.3, 0.8, 0.2)).photo
+    return np.asarray(cv2.resize(aged, (round(ASPECT * height), height), interpolation=cv2.INTER_CUBIC).clip(0, 1))
+
+
+def time_one(way: str, megapixels: float, threads: int) -> Timing:
+    """Restore one photo in this process, once to warm up at a small size, once to time; FLOPs are counted after."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from oldphoto.pipeline import RestoreOptions, Restorer
+
+    torch.set_num_threads(threads)
+    with_scratch, faces = WAYS[way]
+    restorer = Restorer(RestoreOptions(with_scratch=with_scratch, faces=faces), "cpu")
+    restorer.restore(test_photo(0.05))
+    photo = test_photo(megapixels)
+    started = time.perf_counter()
+    restoration = restorer.restore(photo)
+    total = time.perf_counter() - started
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
+    with FlopCounterMode(display=False) as counter:
+        restorer.restore(photo)
+    return Timing(way, photo.shape[0] * photo.shape[1] / 1e6, restoration.seconds, total, memory,
+                  counter.get_total_flops() / 1e9)  # fmt: skip
+
+
+def convolution_limit(threads: int) -> float:
+    """GFLOP a second that plain 3 × 3 convolutions reach here, the best of the widths that the networks use."""
+    import torch
+
+    torch.set_num_threads(threads)
+    best = 0.0
+    for channels, side in ((32, 320), (64, 160), (160, 64)):
+        layer = torch.nn.Conv2d(channels, channels, 3, padding=1).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        picture = torch.rand(1, channels, side, side).contiguous(memory_format=torch.channels_last)
+        gflop = 2 * 9 * channels**2 * side**2 / 1e9
+        with torch.inference_mode():
+            best = max(best, gflop / fastest(lambda layer=layer, picture=picture: layer(picture), 30))
+    return best
+
+
+def fastest(action: Callable[[], object], times: int) -> float:
+    """Seconds of the fastest of so many calls."""
+
+    def once() -> float:
+        started = time.perf_counter()
+        action()
+        return time.perf_counter() - started
+
+    return min(once() for _ in range(times))
+
+
+def network_costs() -> dict[str, float]:
+    """GFLOP a megapixel of the networks that see every pixel, and GFLOP a face."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from oldphoto.nets.facegan import FaceNet
+    from oldphoto.nets.translation import TranslationNet
+    from oldphoto.nets.unet import ScratchUNet
+
+    def cost(network: torch.nn.Module, *inputs: torch.Tensor) -> float:
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            network.eval()(*inputs)
+        return float(counter.get_total_flops()) / 1e9
+
+    picture, mask = torch.rand(1, 3, 512, 512), torch.zeros(1, 1, 512, 512)
+    per_megapixel = 1e6 / 512**2
+    return {
+        "scratches (a megapixel)": per_megapixel * cost(ScratchUNet(), picture),
+        "translation (a megapixel)": per_megapixel * cost(TranslationNet(), picture, mask, picture),
+        "faces (a face)": cost(FaceNet(), torch.rand(1, 3, 256, 256)),
+    }
+
+
+def start_up() -> dict[str, float]:
+    """Wall seconds of whole commands, the fastest of three."""
+    from oldphoto.imagefile import Photo, write_photo
+
+    def command(*arguments: str) -> Callable[[], object]:
+        return lambda: subprocess.run([sys.executable, "-m", "oldphoto", *arguments], check=True, capture_output=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        small, output = Path(folder, "small.png"), Path(folder, "restored.png")
+        write_photo(Photo(test_photo(0.25)), small)
+        restoring = command("restore", str(small), str(output), "--with-scratch", "--overwrite")
+        return {
+            "`oldphoto --help`": fastest(command("--help"), 3),
+            "`oldphoto restore --with-scratch`, one photo of 0.25 MP": fastest(restoring, 3),
+        }
+
+
+def in_own_process(way: str, megapixels: float, threads: int) -> Timing:
+    """`time_one` in a fresh process."""
+    arguments = [sys.executable, __file__, "--one", way, "--megapixels", str(megapixels), "--threads", str(threads)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    result = subprocess.run(arguments, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return Timing(**json.loads(result.stdout.splitlines()[-1]))
+
+
+def slope(timings: Sequence[Timing]) -> float:
+    """The exponent of time over pixels: 1 is linear."""
+    sizes, seconds = ([math.log(value) for value in values] for values in
+                      zip(*((t.megapixels, t.total) for t in timings), strict=True))  # fmt: skip
+    return float(np.polyfit(sizes, seconds, 1)[0]) if len(sizes) > 1 else math.nan
+
+
+def table(timings: Sequence[Timing], limit: float) -> list[str]:
+    """The timings as Markdown."""
+    lines = [
+        "| | MP | mask s | translate s | faces s | total s | MP/s | of the limit | peak GB |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for timing in timings:
+        stages = " | ".join(f"{timing.seconds.get(stage, 0):.2f}" for stage in ("mask", "translate", "faces"))
+        lines.append(
+            f"| {timing.way} | {timing.megapixels:.2f} | {stages} | {timing.total:.2f} | {timing.speed:.2f} "
+            f"| {timing.throughput / limit:.0%} | {timing.memory:.2f} |"
+        )
+    return lines
+
+
+def report(timings: Sequence[Timing], limit: float, threads: int) -> str:
+    """Everything measured, as Markdown."""
+    slopes = {way: slope([t for t in timings if t.way == way]) for way in WAYS}
+    costs = ", ".join(f"{name} {cost:.0f} GFLOP" for name, cost in network_costs().items())
+    return "\n".join(
+        [
+            f"Measured on {processor()}, {threads} threads, float32; the limit, {limit:.0f} GFLOP/s, is what plain",
+            "3 × 3 convolutions reach there. `python scripts/benchmark.py` measures yours.",
+            "",
+            *table(timings, limit),
+            "",
+            "Time grows with pixels to the power of "
+            + ", ".join(f"{s:.2f} ({way})" for way, s in slopes.items())
+            + ".",
+            f"Networks: {costs}.",
+            "Start-up: " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in start_up().items()) + ".",
+        ]
+    )
+
+
+def processor() -> str:
+    """The processor's name, as well as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]  \
+        if info.exists() else []  # fmt: skip
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def draw(timings: Sequence[Timing], path: Path) -> None:
+    """Seconds over megapixels, both logarithmic, the slope in the legend."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 4))
+    for way in WAYS:
+        mine = [timing for timing in timings if timing.way == way]
+        label = f"{way}: slope {slope(mine):.2f}"
+        axes.loglog([t.megapixels for t in mine], [t.total for t in mine], "o-", label=label)
+    axes.set(xlabel="megapixels", ylabel="seconds", title="oldphoto restore, without start-up")
+    axes.grid(which="both", alpha=0.3)
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+
+
+def main() -> None:
+    """Measure, print, and where asked draw and enter into the README."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--megapixels", type=float, nargs="+", default=[0.25, 1, 4, 24])
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--readme", type=Path)
+    parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
+    arguments: Any = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(vars(time_one(arguments.one, arguments.megapixels[0], arguments.threads))))
+        return
+    limit = convolution_limit(arguments.threads)
+    timings = []
+    for megapixels in arguments.megapixels:
+        for way in WAYS:
+            timings.append(in_own_process(way, megapixels, arguments.threads))
+            print(table(timings[-1:], limit)[-1], file=sys.stderr)
+    text = report(timings, limit, arguments.threads)
+    print(text)
+    if arguments.plot:
+        draw(timings, arguments.plot)
+    if arguments.readme:
+        page = arguments.readme.read_text(encoding="utf-8")
+        head, tail = page.split(START)[0], page.split(END)[1]
+        arguments.readme.write_text(f"{head}{START}\n{text}\n{END}{tail}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
