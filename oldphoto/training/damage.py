@@ -203,7 +203,7 @@ def stain(picture: FloatImage, rng: Generator, scale: float) -> Layer:
     """A translucent water or chemical stain, brown or pale, with a darker tide line at its edge."""
     shape = picture.shape[:2]
     depth = _blob(shape, rng, rng.uniform(0.05, 0.4), scale)
-    body = rng.uniform(0.1, 0.45) * np.clip(depth * rng.uniform(2, 10), 0, 1)
+    body = rng.uniform(0.1, 0.28) * np.clip(depth * rng.uniform(2, 10), 0, 1)  # the picture stays readable in it
     tide = rng.uniform(0, 0.5) * np.exp(-((depth / rng.uniform(0.02, 0.08)) ** 2))
     colour = np.array([0.45, 0.33, 0.18]) if rng.random() < 0.6 else np.array([0.9, 0.87, 0.8])
     colour = np.clip(colour + rng.normal(0, 0.08, 3), 0, 1).astype(np.float32)
@@ -267,8 +267,8 @@ KINDS: dict[str, tuple[Kind, float]] = {
     "fold": (fold, 2.0),
     "cracks": (cracks, 1.5),
     "stain": (stain, 1.0),
-    "peeled": (peeled, 1.0),
-    "tear": (tear, 0.6),
+    "peeled": (peeled, 1.6),
+    "tear": (tear, 1.2),
 }
 """Every kind with how often it is drawn, relative to the others."""
 
