@@ -43,10 +43,13 @@ def fitted(picture: FloatImage, clean: FloatImage) -> FloatImage:
 
 @pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea"])
 def test_an_aged_photo_comes_closer_to_the_clean_one(restorer: Restorer, photo: Photo, name: str) -> None:
-    clean = photo(name)
-    aged = age(clean, np.random.default_rng(5), WORN).photo
-    restored = restorer.restore(aged).rgb
-    assert psnr(fitted(restored, clean), clean) > psnr(fitted(aged, clean), clean) + 1
+    clean, gains = photo(name), []
+    for seed in (5, 6, 7, 8):
+        aged = age(clean, np.random.default_rng(seed), WORN).photo
+        restored = restorer.restore(aged).rgb
+        gains.append(psnr(fitted(restored, clean), clean) - psnr(fitted(aged, clean), clean))
+    assert min(gains) > 0, "no photo may lose"
+    assert np.mean(gains) > 1.5
 
 
 @pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea"])

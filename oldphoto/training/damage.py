@@ -267,7 +267,7 @@ KINDS: dict[str, tuple[Kind, float]] = {
     "fold": (fold, 2.0),
     "cracks": (cracks, 1.5),
     "stain": (stain, 1.0),
-    "peeled": (peeled, 1.0),
+    "peeled": (peeled, 1.6),
     "tear": (tear, 1.2),
 }
 """Every kind with how often it is drawn, relative to the others."""
