@@ -5,7 +5,8 @@ grown for large scans), but for what harms photographs: sizes are padded by refl
 result is not stretched to the full range; every side comes out whole; a picture that is all damage is no error.
 
 The networks normalise by statistics of the whole picture. A picture of up to WHOLE pixels goes through in one piece;
-a larger one in overlapping tiles that fade into each other, each by its own statistics, which shifts its tone a little.
+a larger one in overlapping tiles that fade into each other. Each tile has statistics of its own, so the result is not
+that of the whole, and how far it is depends on the weights: give a larger tile where the memory allows it.
 """
 
 from __future__ import annotations

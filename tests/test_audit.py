@@ -150,7 +150,7 @@ def test_a_gpu_out_of_memory_gets_smaller_tiles_then_the_cpu_takes_over(
 
 
 def test_a_lack_of_memory_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from test_cli import InThisProcess
+    from in_this_process import InThisProcess
 
     monkeypatch.setattr(pipeline, "Restorer", SmallGpu)
     monkeypatch.setattr("oldphoto.workers.Workers", InThisProcess)

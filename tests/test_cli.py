@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from in_this_process import InThisProcess
 
 from oldphoto import __version__
 from oldphoto.cli import main
@@ -78,26 +79,6 @@ class Stage:
     def detector(self, device="auto", checkpoints=None, tile=None):
         self.made.append((tile, device, checkpoints))
         return types.SimpleNamespace(detect=lambda rgb: (rgb[..., 0] > 0.5).astype(np.float32))
-
-
-class InThisProcess:
-    """Stands for `oldphoto.workers.Workers`: the same calls, but here, where the stand-in for the networks is."""
-
-    def __init__(self, make_work, count, timeout=None, show_warnings=False):
-        self.make_work = make_work
-
-    def __enter__(self):
-        self.work = self.make_work()
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def __call__(self, job):
-        return self.work(job)
-
-    def kill(self):
-        pass
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import released
 import torch
 from click.testing import CliRunner, Result
 from conftest import Photo
+from in_this_process import InThisProcess
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -26,7 +27,8 @@ QUALITY = ("VAE_A_quality", "VAE_B_quality", "mapping_quality")
 
 @pytest.fixture
 def home(tmp_path, monkeypatch) -> Path:
-    """The folder of the imported weights, in a home of its own."""
+    """The folder of the imported weights, in a home of its own that this process alone knows."""
+    monkeypatch.setattr("oldphoto.workers.Workers", InThisProcess)
     return released.narrow(monkeypatch, tmp_path / "home")
 
 
