@@ -6,6 +6,7 @@ stop, and alone writes. Without torchrun nothing here does anything.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 from functools import cache
@@ -29,7 +30,14 @@ def accelerator() -> Accelerator | None:
         from accelerate import Accelerator
     except ImportError as error:
         raise UsageError("training on several processors needs: pip install 'oldphoto[parallel]'") from error
-    return Accelerator(cpu=not torch.cuda.is_available())
+    connected = Accelerator(cpu=not torch.cuda.is_available())
+    atexit.register(_disconnect, connected)  # a connection still open at the end of a process can abort it
+    return connected
+
+
+def _disconnect(connected: Accelerator) -> None:
+    connected.wait_for_everyone()
+    connected.end_training()
 
 
 def writes() -> bool:
