@@ -8,7 +8,7 @@ as fine. Light and shadow of folds, which change the picture without hiding it, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -18,16 +18,20 @@ from numpy.typing import NDArray
 from oldphoto.arrays import ByteImage, FloatImage
 
 _SHIFT = 4  # fractional bits of the coordinates given to OpenCV
-VISIBLE = 0.06
+VISIBLE = 0.05
 """A defect that changes a pixel by less than this (of 1) is not in the mask: nobody could find it."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What covers a picture: ``opacity`` H × W in [0, 1] and ``colour`` broadcastable to H × W × 3 in [0, 1]."""
+    """What covers a picture: ``opacity`` H × W in [0, 1] and ``colour`` broadcastable to H × W × 3 in [0, 1].
+
+    It belongs to the mask from the opacity ``hides`` on; under less the picture stays readable.
+    """
 
     opacity: FloatImage
     colour: FloatImage
+    hides: float = 0.15
 
 
 Kind = Callable[[FloatImage, Generator, float], Layer]
@@ -72,10 +76,10 @@ def _interrupted(opacity: FloatImage, rng: Generator) -> FloatImage:
     return np.asarray(np.clip(opacity * np.clip(gain, 0, 1), 0, 1), np.float32)
 
 
-def _mark_colour(rng: Generator, light_share: float = 0.75) -> FloatImage:
+def _mark_colour(rng: Generator, light_share: float = 0.65) -> FloatImage:
     """The colour of bare paper or missing emulsion (light), or of dirt and ink (dark), slightly tinted."""
-    level = rng.uniform(0.75, 1.0) if rng.random() < light_share else rng.uniform(0.0, 0.25)
-    tint = rng.normal(0, 0.03, 3) + np.array([0.02, 0.0, -0.04]) * rng.random()
+    level = rng.uniform(0.65, 1.0) if rng.random() < light_share else rng.uniform(0.0, 0.35)
+    tint = rng.normal(0, 0.03, 3) + np.array([0.03, 0.0, -0.1]) * rng.random() ** 2
     return np.clip(level + tint, 0, 1).astype(np.float32)
 
 
@@ -127,7 +131,7 @@ def dust(picture: FloatImage, rng: Generator, scale: float) -> Layer:
     density = rng.choice([0.5, 1, 3]) * shape[0] * shape[1] / (64 * scale) ** 2
     for _ in range(1 + rng.poisson(2 * density)):
         centre = np.round(anywhere(shape, rng) * (1 << _SHIFT)).astype(int)
-        radius = scale * np.exp(rng.uniform(np.log(0.4), np.log(rng.choice([1.5, 6]))))
+        radius = scale * np.exp(rng.uniform(np.log(0.4), np.log(rng.choice([1.5, 4, 12], p=[0.5, 0.4, 0.1]))))
         axes = np.round(radius * rng.uniform(0.6, 1.5, 2) * (1 << _SHIFT)).astype(int)
         cv2.ellipse(
             canvas, centre.tolist(), axes.tolist(), rng.uniform(0, 180), 0, 360, int(rng.uniform(120, 256)), -1,
@@ -135,7 +139,7 @@ def dust(picture: FloatImage, rng: Generator, scale: float) -> Layer:
         )  # fmt: skip
     if rng.random() < 0.4:
         canvas = _ragged(canvas, rng, scale)
-    return Layer(opacity_of(canvas), _mark_colour(rng))
+    return Layer(opacity_of(canvas), _mark_colour(rng, 0.5))
 
 
 def _ragged(canvas: ByteImage, rng: Generator, scale: float) -> ByteImage:
@@ -158,7 +162,7 @@ def _signed_distance(shape: tuple[int, int], rng: Generator, bend: float) -> Flo
 
 
 def fold(picture: FloatImage, rng: Generator, scale: float) -> Layer:
-    """A fold: a broken line of bare paper, light on one side of it and shadow on the other."""
+    """A fold: a broken line of bare paper, light on one side of it and shadow on the other, or worn on both."""
     shape = picture.shape[:2]
     distance = _signed_distance(shape, rng, scale * rng.uniform(0.3, 2))
     core = np.clip(scale * rng.uniform(0.4, 2.5) - np.abs(distance) + 0.5, 0, 1)
@@ -166,7 +170,8 @@ def fold(picture: FloatImage, rng: Generator, scale: float) -> Layer:
         broken = smooth_noise(shape, max(shape) / (scale * rng.uniform(3, 10)), rng)
         core *= np.clip(2 * (broken + rng.uniform(0.2, 1.2)), 0, 1)
     width = scale * rng.uniform(2, 8)
-    shading = rng.uniform(0.05, 0.3) * np.sign(distance) * np.exp(-np.abs(distance) / width)
+    side = np.sign(distance) if rng.random() < 0.65 else rng.choice([-1, 1])
+    shading = rng.uniform(0.05, 0.3) * side * np.exp(-np.abs(distance) / width)
     lit = np.clip(picture + shading[..., None].astype(np.float32), 0, 1)
     bare = rng.uniform(0.6, 1) * core[..., None].astype(np.float32)
     colour = lit + bare * (_mark_colour(rng, 0.85) - lit)
@@ -192,8 +197,8 @@ def cracks(picture: FloatImage, rng: Generator, scale: float) -> Layer:
 
 
 def _blob(shape: tuple[int, int], rng: Generator, coverage: float, scale: float) -> FloatImage:
-    """How deep each pixel lies inside an irregular blob, in standard deviations; negative outside."""
-    coarse = smooth_noise(shape, rng.uniform(1.5, 4), rng)
+    """How deep each pixel lies inside irregular blobs, in standard deviations; negative outside."""
+    coarse = smooth_noise(shape, np.exp(rng.uniform(np.log(1.5), np.log(9))), rng)
     fine = smooth_noise(shape, max(shape) / (6 * scale), rng) * np.float32(0.15)
     field = coarse + fine
     return field - np.float32(np.quantile(field[::4, ::4], 1 - coverage))
@@ -207,15 +212,33 @@ def stain(picture: FloatImage, rng: Generator, scale: float) -> Layer:
     tide = rng.uniform(0, 0.5) * np.exp(-((depth / rng.uniform(0.02, 0.08)) ** 2))
     colour = np.array([0.45, 0.33, 0.18]) if rng.random() < 0.6 else np.array([0.9, 0.87, 0.8])
     colour = np.clip(colour + rng.normal(0, 0.08, 3), 0, 1).astype(np.float32)
-    return Layer(np.clip(body + tide, 0, 0.8).astype(np.float32), colour)
+    return Layer(np.clip(body + tide, 0, 0.8).astype(np.float32), colour, 0.3)
 
 
 def peeled(picture: FloatImage, rng: Generator, scale: float) -> Layer:
     """Patches where the emulsion came off and the bare carrier shows."""
     shape = picture.shape[:2]
-    depth = _blob(shape, rng, rng.uniform(0.005, 0.06), scale)
-    paper = _mark_colour(rng, 0.85) + 0.03 * smooth_noise(shape, max(shape) / (3 * scale), rng)[..., None]
-    return Layer(np.clip(depth * 12, 0, 1).astype(np.float32), np.clip(paper, 0, 1).astype(np.float32))
+    depth = _blob(shape, rng, np.exp(rng.uniform(np.log(0.003), np.log(0.12))), scale)
+    rough = rng.uniform(0, 0.04) * smooth_noise(shape, max(shape) / (3 * scale), rng)[..., None]
+    colour = np.clip(_mark_colour(rng, 0.75) + rough, 0, 1).astype(np.float32)
+    return Layer(np.clip(depth * rng.uniform(5, 20), 0, 1).astype(np.float32), colour)
+
+
+def frayed(picture: FloatImage, rng: Generator, scale: float) -> Layer:
+    """Edges of the print worn or torn away, along one side to all four, often more at the corners."""
+    height, width = picture.shape[:2]
+    ys, xs = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)[None]
+    sides = [ys + 0 * xs, height - 1 - ys + 0 * xs, xs + 0 * ys, width - 1 - xs + 0 * ys]
+    kept = [sides[index] for index in rng.permutation(4)[: rng.integers(1, 5)]]
+    distance = np.minimum.reduce(kept)
+    if len(kept) > 1 and rng.random() < 0.6:
+        distance = np.asarray(distance - np.exp(-sum(kept[:2]) / rng.uniform(0.05, 0.2) / width) * 0.1 * width)
+    bays = smooth_noise((height, width), rng.uniform(3, 15), rng) * np.float32(scale * rng.uniform(2, 15))
+    fibres = smooth_noise((height, width), max(height, width) / (4 * scale), rng) * np.float32(0.8 * scale)
+    inside = distance - np.float32(scale * rng.uniform(0, 12)) - bays - fibres
+    paper = _mark_colour(rng, 0.6) + rng.uniform(0, 0.04) * smooth_noise((height, width), 40, rng)[..., None]
+    colour = np.clip(paper, 0, 1).astype(np.float32)
+    return Layer(np.clip(0.5 - inside / rng.uniform(1, 3), 0, 1).astype(np.float32), colour)
 
 
 def tear(picture: FloatImage, rng: Generator, scale: float) -> Layer:
@@ -223,7 +246,7 @@ def tear(picture: FloatImage, rng: Generator, scale: float) -> Layer:
     shape = picture.shape[:2]
     distance = _signed_distance(shape, rng, scale * rng.uniform(1, 5))
     distance += smooth_noise(shape, max(shape) / (4 * scale), rng) * np.float32(0.8 * scale)
-    gap = scale * rng.uniform(1, 10)
+    gap = scale * np.exp(rng.uniform(0, np.log(16)))
     if rng.random() < 0.5:
         opening = _signed_distance(shape, rng, 0)
         distance = np.maximum(np.abs(distance) - gap, opening)  # a tear that ends inside the picture
@@ -269,6 +292,7 @@ KINDS: dict[str, tuple[Kind, float]] = {
     "stain": (stain, 1.0),
     "peeled": (peeled, 1.6),
     "tear": (tear, 1.2),
+    "frayed": (frayed, 0.6),
 }
 """Every kind with how often it is drawn, relative to the others."""
 
@@ -292,7 +316,7 @@ def damage(
         layer = kinds[index][0](picture, rng, scale)
         if rng.random() < 0.3:
             blurred = cv2.GaussianBlur(layer.opacity, (0, 0), 0.4 + 0.4 * rng.random() * scale)
-            layer = Layer(blurred, layer.colour)
+            layer = replace(layer, opacity=blurred)
         covered = np.clip(picture + layer.opacity[..., None] * (layer.colour - picture), 0, 1).astype(np.float32)
         change = np.abs(covered - picture).max(2)
         mask |= _hidden(layer, change)
@@ -303,4 +327,4 @@ def damage(
 def _hidden(layer: Layer, change: NDArray[np.float32]) -> NDArray[np.bool_]:
     if layer.opacity.min() == 1:  # a fold: its opacity is everywhere, what it changes counts
         return np.asarray(change > 0.08)
-    return np.asarray((layer.opacity > 0.3) & (change > VISIBLE))
+    return np.asarray((layer.opacity > layer.hides) & (change > VISIBLE))

@@ -27,7 +27,7 @@ Maker = Callable[[Generator], Example]
 MOST_HIDDEN = 0.35
 """A crop of which more than this is hidden teaches nothing: what was there can only be guessed."""
 
-DECOY_SHARE = 0.45
+DECOY_SHARE = 0.5
 """Share of the scratch U-Net's examples with something in the picture that only looks like damage."""
 
 GRAY_SHARE = 0.45

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.random import Generator
 
 from oldphoto.arrays import ByteImage, FloatImage
-from oldphoto.training.damage import anywhere, draw, opacity_of, walk
+from oldphoto.training.damage import anywhere, draw, opacity_of, smooth_noise, walk
 
 Kind = Callable[[FloatImage, Generator, float], FloatImage]
 
@@ -113,11 +113,48 @@ def frame(picture: FloatImage, rng: Generator, scale: float) -> FloatImage:
     return np.asarray(picture * inside + colour * (1 - inside), np.float32)
 
 
-KINDS: tuple[Kind, ...] = (wires, branches, railing, lettering, glints, frame)
+def garments(picture: FloatImage, rng: Generator, scale: float) -> FloatImage:
+    """Collars, cuffs, ribbons, handkerchiefs: bright or dark areas with clear outlines, softly shaded within."""
+    shape = picture.shape[:2]
+    for _ in range(rng.integers(1, 4)):
+        canvas = np.zeros(shape, np.uint8)
+        if rng.random() < 0.4:
+            path = walk(anywhere(shape, rng), rng.uniform(0, 2 * np.pi), scale * rng.uniform(20, 120), 0.8, rng)
+            draw(canvas, path, max(2, round(scale * rng.uniform(3, 12))))
+        else:
+            angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 7)))
+            reach = scale * rng.uniform(6, 40) * rng.uniform(0.4, 1, len(angles))
+            corners = anywhere(shape, rng) + np.stack([np.cos(angles), np.sin(angles)], 1) * reach[:, None]
+            cv2.fillPoly(canvas, [np.round(corners * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
+        level = rng.uniform(0.75, 1.0) if rng.random() < 0.7 else rng.uniform(0, 0.2)
+        creases = rng.uniform(0.02, 0.12) * smooth_noise(shape, max(shape) / (scale * rng.uniform(5, 20)), rng)
+        cloth = np.clip(level + creases[..., None] + rng.normal(0, 0.03, 3), 0, 1).astype(np.float32)
+        opacity = cv2.GaussianBlur(opacity_of(canvas), (0, 0), rng.uniform(0.5, 1.2))[..., None]
+        picture = np.asarray(picture + opacity * (cloth - picture), np.float32)
+    return picture
+
+
+def dotted(picture: FloatImage, rng: Generator, scale: float) -> FloatImage:
+    """Dotted cloth, lace, knitting, gravel in rows: small light or dark marks in a regular order."""
+    shape = picture.shape[:2]
+    period, turn = scale * rng.uniform(4, 14), rng.uniform(0, np.pi)
+    steps = np.arange(-30, 31) * period
+    grid = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
+    turned = grid @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    places = anywhere(shape, rng) + turned + rng.normal(0, rng.uniform(0, 0.15) * period, turned.shape)
+    reach = scale * rng.uniform(20, 80)
+    canvas = np.zeros(shape, np.uint8)
+    radius = round(16 * period * rng.uniform(0.1, 0.3))
+    for place in places[np.hypot(*turned.T) < reach]:
+        cv2.circle(canvas, np.round(place * 16).astype(int).tolist(), radius, 255, -1, cv2.LINE_AA, 4)
+    return _laid(picture, canvas, rng, 0.35)
+
+
+KINDS: tuple[Kind, ...] = (wires, branches, railing, lettering, glints, frame, garments, dotted)
 
 
 def _thickness(rng: Generator, scale: float) -> int:
-    return max(1, round(scale * float(np.exp(rng.uniform(0, 1.6)))))
+    return max(1, round(scale * float(np.exp(rng.uniform(0, 2.3)))))
 
 
 def _laid(picture: FloatImage, canvas: ByteImage, rng: Generator, dark_share: float) -> FloatImage:
