@@ -12,7 +12,7 @@ NETWORKS = ("scratches", "tone", "autoencoders", "translation", "faces", "denois
 
 @click.command()
 @click.argument("network", type=click.Choice(NETWORKS))
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of training photographs.")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of training photographs.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for weights and manifest.")
 @click.option(
     "--config",
@@ -20,6 +20,12 @@ NETWORKS = ("scratches", "tone", "autoencoders", "translation", "faces", "denois
     default="compact",
     show_default=True,
     help="The project's own networks, or those of the published model at their size.",
+)
+@click.option(
+    "--noise2noise",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Instead of --data: fine-tune the translation on the noise of your own scans in DIR, without clean versions.",
 )
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop after so many minutes.")
 @click.option("--steps", type=click.IntRange(min=1), help="Stop after so many steps.")
@@ -33,9 +39,10 @@ NETWORKS = ("scratches", "tone", "autoencoders", "translation", "faces", "denois
 @click.option("--bfloat16/--float32", default=True, show_default=True, help="Arithmetic of the networks.")
 def train(
     network: str,
-    data: Path,
+    data: Path | None,
     out: Path,
     config: str,
+    noise2noise: Path | None,
     minutes: float | None,
     steps: int | None,
     resume: bool,
@@ -62,14 +69,20 @@ def train(
 
     if (minutes is None) == (steps is None):
         raise click.UsageError("give either --minutes or --steps")
+    source = data or noise2noise
+    if source is None or (data and noise2noise):
+        raise click.UsageError("give either --data or --noise2noise")
+    if noise2noise and (network, config) != ("translation", "compact"):
+        raise click.UsageError("--noise2noise is for the project's own translation network")
     if threads:
         torch.set_num_threads(threads)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s")
     device = parallel.device(str(pick_device(device)))
-    settings = Settings(data, out, minutes, steps, resume, seed, batch, crop, learning_rate, device, bfloat16)
+    settings = Settings(source, out, minutes, steps, resume, seed, batch, crop, learning_rate, device, bfloat16)
     if config == "published":
         from oldphoto.training import published
 
         published.train(network, settings)
         return
-    importlib.import_module(f"oldphoto.training.{network}").train(settings)
+    module = "noise2noise" if noise2noise else network
+    importlib.import_module(f"oldphoto.training.{module}").train(settings)
