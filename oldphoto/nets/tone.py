@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,9 @@ FIELD = 6
 """Cells along each side of the field of uneven fading."""
 
 QUANTILES = (0.005, 0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98, 0.995)
+
+LEVELS = ((0, -1), (1, -2), (2, -3))
+"""Pairs of QUANTILES that a correction by hand would take for black and white."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,9 @@ class ToneNet(nn.Module):
     """From thumbnails, N × 3 × SIDE × SIDE in [0, 1], to tone maps; the identity before training.
 
     The whole photograph is squeezed into the square: tone does not care about shapes. Besides the picture the
-    network sees its quantiles, what levels are set by when it is done by hand.
+    network sees its quantiles and the picture with its levels stretched between two of them. Its curves are a mix of
+    such stretches, of each channel alone and of all alike, and a remainder: a division by the range of tones is what a
+    small network learns worst and a photograph needs most.
     """
 
     SIDE = 64
@@ -63,7 +69,7 @@ class ToneNet(nn.Module):
         super().__init__()
         self.body = nn.Sequential(
             nn.PixelUnshuffle(2),
-            nn.Conv2d(12, width, 3, padding=1),
+            nn.Conv2d(24, width, 3, padding=1),
             ResidualBlock(width),
             Downsample(width, 2 * width),
             ResidualBlock(2 * width),
@@ -76,21 +82,39 @@ class ToneNet(nn.Module):
         self.summary = nn.Sequential(
             nn.LayerNorm(pooled), nn.Linear(pooled, 128), nn.ReLU(), nn.Linear(128, 2 * width), nn.LayerNorm(2 * width)
         )
+        self.mix = start_at_zero(nn.Linear(2 * width, 2 * len(LEVELS)))
         self.curve = start_at_zero(nn.Linear(2 * width, 3 * KNOTS))
         self.matrix = start_at_zero(nn.Linear(2 * width, 9))
 
     def forward(self, thumbnail: Tensor) -> ToneMap:
-        features = self.body(thumbnail - 0.5)
         levels = torch.tensor(QUANTILES, dtype=thumbnail.dtype, device=thumbnail.device)
-        quantiles = torch.quantile(thumbnail.flatten(2), levels, dim=2).permute(1, 2, 0).flatten(1)
-        pooled = torch.cat([features.mean((2, 3)), features.amax((2, 3)), quantiles], 1)
+        quantiles = torch.quantile(thumbnail.flatten(2), levels, dim=2).permute(1, 2, 0)
+        black, white = quantiles[..., :1, None], quantiles[..., -1:, None]
+        stretched = _stretch(thumbnail, black, white).clamp(0, 1)
+        features = self.body(torch.cat([thumbnail, stretched], 1) - 0.5)
+        pooled = torch.cat([features.mean((2, 3)), features.amax((2, 3)), quantiles.flatten(1)], 1)
         summary = self.summary(pooled)
         spread = F.adaptive_avg_pool2d(features, FIELD)
         local = self.field(torch.cat([spread, summary[..., None, None].expand(-1, -1, FIELD, FIELD)], 1))
-        identity = torch.linspace(0, 1, KNOTS, device=thumbnail.device)
+        identity = torch.linspace(0, 1, KNOTS, device=thumbnail.device).expand(len(thumbnail), 3, -1)
+        stretches = torch.stack([_stretch(identity, *ends) for ends in _levels(quantiles)], 1)
+        mixed = torch.einsum("nk,nkcp->ncp", self.mix(summary), stretches - identity[:, None])
         return ToneMap(
-            identity + 0.5 * self.curve(summary).view(-1, 3, KNOTS),
+            identity + mixed + 0.5 * self.curve(summary).view(-1, 3, KNOTS),
             torch.eye(3, device=thumbnail.device) + 0.5 * self.matrix(summary).view(-1, 3, 3),
             1 + 0.5 * local[:, :1],
             0.5 * local[:, 1:],
         )
+
+
+def _levels(quantiles: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Black and white, N × 3 × 1, for each of LEVELS: of the channels one by one, then of all together."""
+    for low, high in LEVELS:
+        black, white = quantiles[..., low, None], quantiles[..., high, None]
+        yield black, white
+        yield black.amin(1, keepdim=True), white.amax(1, keepdim=True)
+
+
+def _stretch(values: Tensor, black: Tensor, white: Tensor) -> Tensor:
+    """Take ``black`` to 0 and ``white`` to 1."""
+    return (values - black) / (white - black).clamp_min(0.1)

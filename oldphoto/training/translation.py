@@ -36,7 +36,7 @@ LATENT_SHARE = 0.15
 PERCEPTUAL_FROM = 0.7
 """Progress of the end-to-end stage from which on the perceptual distance counts."""
 
-PERCEPTUAL_WEIGHT = 0.03
+PERCEPTUAL_WEIGHT = 0.05
 
 
 MASK_SHARES = (0.6, 0.25, 0.15)
