@@ -12,8 +12,10 @@ from torch import Tensor
 
 from oldphoto import checkpoints
 from oldphoto.arrays import FloatImage
+from oldphoto.nets.inference import rearranged
 from oldphoto.nets.tone import FIELD, ToneMap, ToneNet
 from oldphoto.nets.translation import TranslationNet
+from oldphoto.nets.windows import Window
 from oldphoto.prefill import prefill
 from oldphoto.pyramid import depth, doubled, halve, strips
 from oldphoto.tiling import run_tiled
@@ -23,7 +25,7 @@ BASE = 384
 or four times the resolution goes through the same repair as at the first, and only what is new at its own scale
 is left to do."""
 
-TILE, MARGIN = 640, 64
+TILE, MARGIN = 1024, 64
 """Sides of a tile and of what it sees of its neighbours, px."""
 
 TONE_CHANGE = (0.012, 0.03)
@@ -40,7 +42,7 @@ class Translator:
 
     def __init__(self, device: str = "auto", checkpoints_folder: Path | None = None, tile: int | None = None) -> None:
         self.device = checkpoints.pick_device(device)
-        net = checkpoints.load(TranslationNet, "translation", checkpoints_folder).eval()
+        net = rearranged(checkpoints.load(TranslationNet, "translation", checkpoints_folder))
         self.net = net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.tone = checkpoints.load(ToneNet, "tone", checkpoints_folder).eval().to(self.device)
         self.tile = tile or TILE
@@ -93,12 +95,12 @@ class Translator:
             del change
         out = np.empty_like(picture)
         network, pictures = (self.net, (picture, *damage)) if damage else (self._undamaged, (picture,))
-        run_tiled(network, pictures, out, self.net.multiple, self.device, self.tile, MARGIN)
+        run_tiled(network, pictures, out, self.net.multiple, self.device, self.tile, MARGIN, cuts=True)
         return out
 
-    def _undamaged(self, picture: Tensor) -> Tensor:
+    def _undamaged(self, picture: Tensor, wanted: Window) -> Tensor:
         nothing = torch.zeros_like(picture)
-        translated: Tensor = self.net(picture, nothing[:, :1], nothing)
+        translated: Tensor = self.net(picture, nothing[:, :1], nothing, wanted)
         return translated
 
 
