@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ BASE = 384
 """The photo is looked at in its own size and at every halving down to a short side of BASE to 2 BASE px: hairlines
 show in the largest, folds many pixels wide in the smallest."""
 
-TILE, MARGIN = 1536, 256
+TILE, MARGIN = 1280, 256
 """Sides of a tile and of what it sees of its neighbours, px. The network sees far: with 192 px tiles still differ
 from the whole by more than 1/255, with 256 px by less than 0.1/255."""
 
@@ -57,8 +58,11 @@ class ScratchDetector:
 
         Values between say how likely damage is; half and more counts as damaged.
         """
-        probability = self.probability(rgb)
-        return np.asarray(graded(torch.from_numpy(probability)[None, None])[0, 0].numpy())
+        mask = self.probability(rgb)
+        # As `graded`, which the trainers use: in place, and faster on one picture.
+        np.minimum(mask, np.float32(SURE), out=mask)
+        mask[mask < FAINT] = 0
+        return np.asarray(cv2.dilate(mask, np.ones((3, 3), np.uint8)), np.float32)
 
     def probability(self, rgb: FloatImage) -> FloatImage:
         """How likely each pixel is damaged, H × W in [0, 1]: the highest over all scales."""

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from oldphoto.arrays import FloatImage
+from oldphoto.arrays import FloatImage, HalfImage
 from oldphoto.nets.windows import Window
 
 
 def run_tiled(
     network: Callable[..., Tensor],
-    pictures: tuple[FloatImage, ...],
+    pictures: tuple[FloatImage | HalfImage, ...],
     out: FloatImage,
     multiple: int,
     device: torch.device,
@@ -34,7 +34,7 @@ def run_tiled(
     ----------
     network : takes a tensor 1 × C × h × w for each picture, h and w multiples of ``multiple``; gives 1 × C × h × w
     pictures : of one size, H × W × C or H × W
-    out : H × W × C or H × W; must not share memory with the pictures
+    out : H × W × C or H × W; may be one of the pictures
     multiple : the network's coarsest grid, px
     tile : side of a tile without margins, px (rounded up to ``multiple``); a tile at the border, which has a margin
         less, may be larger by that
@@ -43,15 +43,23 @@ def run_tiled(
     """
     side, margin = _round_up(tile, multiple), _round_up(margin, multiple)
     height, width = out.shape[:2]
-    for top, bottom, above, below in _spans(_round_up(height, multiple), side, margin, multiple):
-        for left, right, before, after in _spans(_round_up(width, multiple), side, margin, multiple):
+    down, across = (tuple(_spans(_round_up(length, multiple), side, margin, multiple)) for length in (height, width))
+    held, written = out[:0].copy(), 0
+    for index, (top, bottom, above, below) in enumerate(down):
+        strip = np.empty((min(bottom, height) - top, *out.shape[1:]), np.float32)
+        for left, right, before, after in across:
             tensors = [_tensor(picture, (above, below), (before, after), device) for picture in pictures]
             window = Window(top - above, bottom - above, left - before, right - before)
             with torch.inference_mode():
                 result = network(*tensors, window) if cuts else window.of(network(*tensors))
-            there = out[top:bottom, left:right]
+            there = strip[:, left:right]
             core = result[0, :, : there.shape[0], : there.shape[1]].float().cpu()
             there[...] = core.permute(1, 2, 0).reshape(there.shape).numpy()
+        held = np.concatenate([held, strip])
+        # The tiles below still see the rows from here on as they were.
+        until = down[index + 1][2] if index + 1 < len(down) else height
+        out[written:until] = held[: until - written]
+        held, written = held[until - written :].copy(), until
 
 
 def run_overlapping(
@@ -119,13 +127,15 @@ def _spans(length: int, side: int, margin: int, multiple: int) -> Iterator[tuple
         start = stop
 
 
-def _tensor(picture: FloatImage, rows: tuple[int, int], columns: tuple[int, int], device: torch.device) -> Tensor:
+def _tensor(
+    picture: FloatImage | HalfImage, rows: tuple[int, int], columns: tuple[int, int], device: torch.device
+) -> Tensor:
     """A tile as 1 × C × h × w, channels last in memory; beyond its lower and right border a picture is mirrored."""
     height, width = picture.shape[:2]
     below, right = max(rows[1] - height, 0), max(columns[1] - width, 0)
     # What is mirrored may lie farther back than the tile begins.
     top, left = max(rows[0] - below, 0), max(columns[0] - right, 0)
-    piece = picture[top : rows[1], left : columns[1]]
+    piece = picture[top : rows[1], left : columns[1]].astype(np.float32, copy=False)
     if below or right:
         piece = np.asarray(cv2.copyMakeBorder(piece, 0, below, 0, right, cv2.BORDER_REFLECT), np.float32)
     piece = np.ascontiguousarray(piece[rows[0] - top :, columns[0] - left :])
