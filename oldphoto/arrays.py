@@ -8,5 +8,8 @@ from numpy.typing import NDArray
 FloatImage = NDArray[np.float32]
 """A picture, H × W × 3 in [0, 1], or a mask, H × W in [0, 1], 1 = damaged."""
 
+HalfImage = NDArray[np.float16]
+"""The same in half the memory, to 11 bits."""
+
 ByteImage = NDArray[np.uint8]
 """The same in 8 bits, 0 to 255."""

@@ -7,16 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from oldphoto.arrays import FloatImage
 from oldphoto.blending import blend_all
-from oldphoto.classical.deblurring import Deblurrer
 from oldphoto.errors import PhotoError, UsageError
 from oldphoto.faces import Detector, Face, FaceFinder, IdentityGuard, crop_face
 from oldphoto.pyramid import strips
 from oldphoto.stages import face_refiner, scratch_detector, translator
+
+if TYPE_CHECKING:
+    from oldphoto.classical.deblurring import Deblurrer
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,7 @@ class Restorer:
         if not 0 <= options.face_fidelity <= 1:
             raise UsageError(f"face fidelity {options.face_fidelity}: must be between 0 and 1")
         self.options = options
-        self.deblurrer = (
-            Deblurrer.from_text(options.deblur, device, checkpoints, options.tile) if options.deblur else None
-        )
+        self.deblurrer = _deblurrer(options, device, checkpoints) if options.deblur else None
         masked, large = options.with_scratch, options.large_scans
         self.detector = scratch_detector(device, checkpoints, options.tile) if masked else None
         self.translator = translator(device, checkpoints, options.tile, masked, large)
@@ -149,6 +150,12 @@ class Restorer:
 def restore(rgb: FloatImage, mask: FloatImage | None = None, options: RestoreOptions | None = None) -> FloatImage:
     """Restore one picture, H × W × 3 in [0, 1], with networks loaded for it alone: see Restorer for many."""
     return Restorer(options or RestoreOptions(with_scratch=True)).restore(rgb, mask).rgb
+
+
+def _deblurrer(options: RestoreOptions, device: str, checkpoints: Path | None) -> Deblurrer:
+    from oldphoto.classical.deblurring import Deblurrer  # what it needs of SciPy takes half a second to import
+
+    return Deblurrer.from_text(options.deblur or "", device, checkpoints, options.tile)
 
 
 def _told(shares: list[float]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from oldphoto.arrays import FloatImage
-from oldphoto.pyramid import doubled, halve, strips
+from oldphoto.pyramid import blend_into, doubled, halve, strips
 
 _KNOWN_ENOUGH = 0.5
 
@@ -30,8 +30,7 @@ def prefill(picture: FloatImage, mask: FloatImage) -> FloatImage:
         return filled
     _fill(filled, known)
     for rows in strips(len(filled)):
-        share = hidden[rows][..., None]
-        filled[rows] = (1 - share) * picture[rows] + share * filled[rows]
+        blend_into(filled[rows], picture[rows], hidden[rows][..., None])
     return filled
 
 
@@ -45,5 +44,4 @@ def _fill(picture: FloatImage, weight: FloatImage) -> None:
     np.minimum(4 * coarse_weight, 1, out=coarse_weight)
     _fill(coarse, coarse_weight)
     for rows, pulled in doubled(coarse, picture.shape):
-        share = weight[rows][..., None]
-        picture[rows] = share * picture[rows] + (1 - share) * pulled
+        blend_into(picture[rows], pulled, weight[rows][..., None])

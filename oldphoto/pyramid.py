@@ -1,4 +1,4 @@
-"""Halve and double pictures of any size, strip by strip, so that no temporary is as large as the picture."""
+"""Halve, double and blend pictures of any size, strip by strip, so that no temporary is as large as the picture."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import cv2
 import numpy as np
+import torch
 
-from oldphoto.arrays import FloatImage
+from oldphoto.arrays import FloatImage, HalfImage
 
-_STRIP = 256
+_STRIP = 64
 """Rows of the fine picture worked on at a time; even."""
 
 
@@ -19,7 +20,7 @@ def strips(height: int) -> Iterator[slice]:
         yield slice(top, min(top + _STRIP, height))
 
 
-def halve(picture: FloatImage, weight: FloatImage | None = None) -> FloatImage:
+def halve(picture: FloatImage | HalfImage, weight: FloatImage | None = None) -> FloatImage:
     """Means of 2 × 2 pixels of ``picture`` (H × W or H × W × C), ⌈H/2⌉ × ⌈W/2⌉; an odd last row or column counts twice.
 
     With ``weight``, H × W, the pixels are multiplied by it first.
@@ -27,7 +28,7 @@ def halve(picture: FloatImage, weight: FloatImage | None = None) -> FloatImage:
     height, width = picture.shape[:2]
     half = np.empty(((height + 1) // 2, (width + 1) // 2, *picture.shape[2:]), np.float32)
     for rows in strips(height):
-        strip = picture[rows]
+        strip = picture[rows].astype(np.float32, copy=False)
         if weight is not None:
             strip = strip * weight[rows].reshape(weight[rows].shape + (1,) * (picture.ndim - 2))
         odd_rows, odd_columns = strip.shape[0] % 2, width % 2
@@ -48,6 +49,15 @@ def doubled(coarse: FloatImage, shape: tuple[int, ...]) -> Iterator[tuple[slice,
         size = (2 * piece.shape[1], 2 * piece.shape[0])
         strip = np.asarray(cv2.resize(piece, size, interpolation=cv2.INTER_LINEAR), np.float32)
         yield rows, strip[2 * above : 2 * above + rows.stop - rows.start, :width]
+
+
+def blend_into(picture: FloatImage, other: FloatImage, share: FloatImage | float) -> None:
+    """Keep ``share`` of a picture, or of each of its pixels, in place, and take the rest from another, on all cores.
+
+    Exact where the share is 0 or 1.
+    """
+    mine, others = torch.from_numpy(picture), torch.from_numpy(other)
+    torch.lerp(others, mine, share if isinstance(share, float) else torch.from_numpy(share), out=mine)
 
 
 def depth(shape: tuple[int, ...], base: int) -> int:

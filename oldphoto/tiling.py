@@ -9,22 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from oldphoto.arrays import FloatImage
+from oldphoto.arrays import FloatImage, HalfImage
+from oldphoto.nets.windows import Window
 
 
 def run_tiled(
     network: Callable[..., Tensor],
-    pictures: tuple[FloatImage, ...],
+    pictures: tuple[FloatImage | HalfImage, ...],
     out: FloatImage,
     multiple: int,
     device: torch.device,
     tile: int,
     margin: int,
+    cuts: bool = False,
 ) -> None:
     """Write ``network(*pictures)`` into ``out``, tile by tile.
 
@@ -32,22 +34,32 @@ def run_tiled(
     ----------
     network : takes a tensor 1 × C × h × w for each picture, h and w multiples of ``multiple``; gives 1 × C × h × w
     pictures : of one size, H × W × C or H × W
-    out : H × W × C or H × W; must not share memory with the pictures
+    out : H × W × C or H × W; may be one of the pictures
     multiple : the network's coarsest grid, px
-    tile : side of a tile without margins, px (rounded up to ``multiple``)
+    tile : side of a tile without margins, px (rounded up to ``multiple``); a tile at the border, which has a margin
+        less, may be larger by that
     margin : what a tile sees of its neighbours on every side, px (likewise)
+    cuts : the network is also given the `Window` that is wanted of the tile, as its last argument, and gives that alone
     """
     side, margin = _round_up(tile, multiple), _round_up(margin, multiple)
     height, width = out.shape[:2]
-    row_index, column_index = _mirrored(height, multiple), _mirrored(width, multiple)
-    for top, bottom, above, below in _spans(height, side, margin, len(row_index)):
-        for left, right, before, after in _spans(width, side, margin, len(column_index)):
-            rows, columns = row_index[above:below], column_index[before:after]
-            tensors = [_tensor(picture, rows, columns, device) for picture in pictures]
+    down, across = (tuple(_spans(_round_up(length, multiple), side, margin, multiple)) for length in (height, width))
+    held, written = out[:0].copy(), 0
+    for index, (top, bottom, above, below) in enumerate(down):
+        strip = np.empty((min(bottom, height) - top, *out.shape[1:]), np.float32)
+        for left, right, before, after in across:
+            tensors = [_tensor(picture, (above, below), (before, after), device) for picture in pictures]
+            window = Window(top - above, bottom - above, left - before, right - before)
             with torch.inference_mode():
-                result = network(*tensors)[0].float().cpu()
-            core = result[:, top - above : bottom - above, left - before : right - before]
-            out[top:bottom, left:right] = core.permute(1, 2, 0).reshape(out[top:bottom, left:right].shape).numpy()
+                result = network(*tensors, window) if cuts else window.of(network(*tensors))
+            there = strip[:, left:right]
+            core = result[0, :, : there.shape[0], : there.shape[1]].float().cpu()
+            there[...] = core.permute(1, 2, 0).reshape(there.shape).numpy()
+        held = np.concatenate([held, strip])
+        # The tiles below still see the rows from here on as they were.
+        until = down[index + 1][2] if index + 1 < len(down) else height
+        out[written:until] = held[: until - written]
+        held, written = held[until - written :].copy(), until
 
 
 def run_overlapping(
@@ -66,12 +78,11 @@ def run_overlapping(
     """
     side = _round_up(max(tile, 2 * overlap), multiple)
     height, width = out.shape[:2]
-    row_index, column_index = _mirrored(height, multiple), _mirrored(width, multiple)
     out[:] = 0
     total = np.zeros((height, width), np.float32)
-    for top, down in _faded(len(row_index), side, overlap, multiple):
-        for left, across in _faded(len(column_index), side, overlap, multiple):
-            rows, columns = row_index[top : top + len(down)], column_index[left : left + len(across)]
+    for top, down in _faded(_round_up(height, multiple), side, overlap, multiple):
+        for left, across in _faded(_round_up(width, multiple), side, overlap, multiple):
+            rows, columns = (top, top + len(down)), (left, left + len(across))
             tensors = [_tensor(picture, rows, columns, device) for picture in pictures]
             with torch.inference_mode():
                 result = network(*tensors)[0].float().cpu().permute(1, 2, 0).numpy()
@@ -100,27 +111,33 @@ def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def _mirrored(length: int, multiple: int) -> NDArray[np.intp]:
-    """Indices 0 … length - 1, then back, as often as it takes to fill a multiple: reflection for any length."""
-    position = np.arange(_round_up(length, multiple)) % (2 * length)
-    return np.minimum(position, 2 * length - 1 - position)
+def _spans(length: int, side: int, margin: int, multiple: int) -> Iterator[tuple[int, int, int, int]]:
+    """Cores and extents, (start, stop, extent start, extent stop), of as few tiles along one axis as do, all alike.
+
+    ``length``, ``side`` and ``margin`` are multiples of ``multiple``, and so is all that is given.
+    """
+    count = max(1, -(-(length - 2 * margin) // side))
+    extent = _round_up(-(-(length + 2 * margin * (count - 1)) // count), multiple)
+    start = 0
+    while start < length:
+        before = max(start - margin, 0)
+        after = min(before + extent, length)
+        stop = after if after == length else after - margin
+        yield start, stop, before, after
+        start = stop
 
 
-def _spans(length: int, side: int, margin: int, padded: int) -> Iterator[tuple[int, int, int, int]]:
-    """Cores and extents, (start, stop, extent start, extent stop), of the tiles along one axis."""
-    for start in range(0, length, side):
-        stop = min(start + side, length)
-        # The last extent reaches the end of the padded picture, or a multiple: starts and sides are multiples.
-        extent = min(start + side + margin, padded)
-        yield start, stop, max(start - margin, 0), extent
-
-
-def _tensor(picture: FloatImage, rows: NDArray[np.intp], columns: NDArray[np.intp], device: torch.device) -> Tensor:
-    """A tile as 1 × C × h × w, channels last in memory."""
-    if rows[-1] == rows[0] + len(rows) - 1 and columns[-1] == columns[0] + len(columns) - 1:
-        piece = picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    else:
-        piece = picture[rows[:, None], columns[None, :]]
-    piece = np.ascontiguousarray(piece).reshape(1, len(rows), len(columns), -1)
-    tensor = torch.from_numpy(piece).permute(0, 3, 1, 2)
+def _tensor(
+    picture: FloatImage | HalfImage, rows: tuple[int, int], columns: tuple[int, int], device: torch.device
+) -> Tensor:
+    """A tile as 1 × C × h × w, channels last in memory; beyond its lower and right border a picture is mirrored."""
+    height, width = picture.shape[:2]
+    below, right = max(rows[1] - height, 0), max(columns[1] - width, 0)
+    # What is mirrored may lie farther back than the tile begins.
+    top, left = max(rows[0] - below, 0), max(columns[0] - right, 0)
+    piece = picture[top : rows[1], left : columns[1]].astype(np.float32, copy=False)
+    if below or right:
+        piece = np.asarray(cv2.copyMakeBorder(piece, 0, below, 0, right, cv2.BORDER_REFLECT), np.float32)
+    piece = np.ascontiguousarray(piece[rows[0] - top :, columns[0] - left :])
+    tensor = torch.from_numpy(piece.reshape(1, *piece.shape[:2], -1)).permute(0, 3, 1, 2)
     return tensor.to(device)

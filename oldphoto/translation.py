@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -11,11 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oldphoto import checkpoints
-from oldphoto.arrays import FloatImage
+from oldphoto.arrays import FloatImage, HalfImage
+from oldphoto.nets.inference import rearranged
 from oldphoto.nets.tone import FIELD, ToneMap, ToneNet
 from oldphoto.nets.translation import TranslationNet
+from oldphoto.nets.windows import Window
 from oldphoto.prefill import prefill
-from oldphoto.pyramid import depth, doubled, halve, strips
+from oldphoto.pyramid import blend_into, depth, doubled, halve, strips
 from oldphoto.tiling import run_tiled
 
 BASE = 384
@@ -23,7 +26,7 @@ BASE = 384
 or four times the resolution goes through the same repair as at the first, and only what is new at its own scale
 is left to do."""
 
-TILE, MARGIN = 640, 64
+TILE, MARGIN = 768, 64
 """Sides of a tile and of what it sees of its neighbours, px."""
 
 TONE_CHANGE = (0.012, 0.03)
@@ -40,7 +43,7 @@ class Translator:
 
     def __init__(self, device: str = "auto", checkpoints_folder: Path | None = None, tile: int | None = None) -> None:
         self.device = checkpoints.pick_device(device)
-        net = checkpoints.load(TranslationNet, "translation", checkpoints_folder).eval()
+        net = rearranged(checkpoints.load(TranslationNet, "translation", checkpoints_folder))
         self.net = net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.tone = checkpoints.load(ToneNet, "tone", checkpoints_folder).eval().to(self.device)
         self.tile = tile or TILE
@@ -55,14 +58,15 @@ class Translator:
         apply_tone(tone, picture, share)
         damage = None
         if mask is not None and mask.any():
-            hidden = rgb.copy()
-            apply_tone(tone, hidden, share)
-            hidden -= picture
+            hidden = np.empty(rgb.shape, np.float16)
+            for rows, toned in _toned(tone, rgb, share):
+                hidden[rows] = toned - picture[rows]
             damage = mask, hidden
-        out = self._repair(picture, damage)
-        for rows in strips(len(out)):
-            out[rows] = rgb[rows] + np.float32(strength) * (out[rows].clip(0, 1) - rgb[rows])
-        return out
+        self._repair(picture, damage)
+        for rows in strips(len(picture)):
+            np.clip(picture[rows], 0, 1, out=picture[rows])
+            blend_into(picture[rows], rgb[rows], float(strength))
+        return picture
 
     def estimate_tone(self, picture: FloatImage) -> tuple[ToneMap, float]:
         """The correction of fading, casts and uneven light that a photo needs, and the share of it to apply.
@@ -79,40 +83,45 @@ class Translator:
         share = TONE_SHARE * min(max((change - none) / (full - none), 0.0), 1.0)
         return ToneMap(tone.curve.cpu(), tone.matrix.cpu(), tone.gain.cpu(), tone.offset.cpu()), share
 
-    def _repair(self, picture: FloatImage, damage: tuple[FloatImage, FloatImage] | None) -> FloatImage:
-        """Local repair from coarse to fine; ``picture`` is changed. ``damage``: the mask, and what prefilling hid."""
+    def _repair(self, picture: FloatImage, damage: tuple[FloatImage, FloatImage | HalfImage] | None) -> None:
+        """Local repair from coarse to fine, in place. ``damage``: the mask, and what prefilling hid."""
         if depth(picture.shape, BASE):
             coarse = halve(picture)
+            change = coarse.copy()
             # A hairline covers half of a coarse pixel, and is damage there all the same.
-            coarse_damage = damage and (np.minimum(2 * halve(damage[0]), 1), halve(damage[1]))
-            change = self._repair(coarse.copy(), coarse_damage)
+            self._repair(change, damage and (np.minimum(2 * halve(damage[0]), 1), halve(damage[1])))
             change -= coarse
-            del coarse, coarse_damage
+            del coarse
             for rows, strip in doubled(change, picture.shape):
                 picture[rows] += strip
             del change
-        out = np.empty_like(picture)
         network, pictures = (self.net, (picture, *damage)) if damage else (self._undamaged, (picture,))
-        run_tiled(network, pictures, out, self.net.multiple, self.device, self.tile, MARGIN)
-        return out
+        run_tiled(network, pictures, picture, self.net.multiple, self.device, self.tile, MARGIN, cuts=True)
 
-    def _undamaged(self, picture: Tensor) -> Tensor:
+    def _undamaged(self, picture: Tensor, wanted: Window) -> Tensor:
         nothing = torch.zeros_like(picture)
-        translated: Tensor = self.net(picture, nothing[:, :1], nothing)
+        translated: Tensor = self.net(picture, nothing[:, :1], nothing, wanted)
         return translated
 
 
 def apply_tone(tone: ToneMap, picture: FloatImage, share: float = 1.0) -> None:
     """Correct the tone of a picture, H × W × 3, in place, by a share; values may leave [0, 1] a little."""
-    if share == 0:
-        return
+    for rows, toned in _toned(tone, picture, share):
+        picture[rows] = toned
+
+
+def _toned(tone: ToneMap, picture: FloatImage, share: float) -> Iterator[tuple[slice, FloatImage]]:
+    """Slices of rows, and what is in them once its tone is corrected by a share."""
     height, width = picture.shape[:2]
     down, across = _interpolation(height), _interpolation(width)
     for rows in strips(height):
+        if share == 0:
+            yield rows, picture[rows]
+            continue
         gain, offset = (down[rows] @ cells @ across.T for cells in (tone.gain, tone.offset))
         strip = torch.from_numpy(picture[rows]).permute(2, 0, 1)[None]
         corrected = tone.apply(strip, (gain, offset))
-        picture[rows] = torch.lerp(strip, corrected, share)[0].permute(1, 2, 0).numpy()
+        yield rows, torch.lerp(strip, corrected, share)[0].permute(1, 2, 0).numpy()
 
 
 def _interpolation(length: int) -> Tensor:

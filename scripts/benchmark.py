@@ -1,6 +1,7 @@
 """Time every stage and the whole restoration, and say how far from the machine's limit they are.
 
     python scripts/benchmark.py [--megapixels 0.25 1 4 24] [--threads 2] [--plot docs/speed.png] [--readme README.md]
+        [--resume FILE]
 
 Every size and way runs in a process of its own, so that peak memory is its own; start-up is timed apart. What counts
 is the table: seconds by stage, megapixels a second, peak resident memory, and the share of the throughput that plain
@@ -19,13 +20,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from oldphoto import workers
 from oldphoto.arrays import FloatImage
 
 START, END = "<!-- speed -->", "<!-- /speed -->"
@@ -70,25 +74,72 @@ def test_photo(megapixels: float) -> FloatImage:
 
 
 def time_one(way: str, megapixels: float, threads: int) -> Timing:
-    """Restore one photo in this process, once to warm up at a small size, once to time; FLOPs are counted after."""
+    """Restore one photo in this process, after a small one to warm up; the FLOPs are counted afterwards."""
+    import cv2
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     from oldphoto.pipeline import RestoreOptions, Restorer
 
     torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
     with_scratch, faces = WAYS[way]
     restorer = Restorer(RestoreOptions(with_scratch=with_scratch, faces=faces), "cpu")
     restorer.restore(test_photo(0.05))
     photo = test_photo(megapixels)
+    work = Work()
     started = time.perf_counter()
-    restoration = restorer.restore(photo)
+    with work.watched():
+        restoration = restorer.restore(photo)
     total = time.perf_counter() - started
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
-    with FlopCounterMode(display=False) as counter:
-        restorer.restore(photo)
-    return Timing(way, photo.shape[0] * photo.shape[1] / 1e6, restoration.seconds, total, memory,
-                  counter.get_total_flops() / 1e9)  # fmt: skip
+    return Timing(way, photo.shape[0] * photo.shape[1] / 1e6, restoration.seconds, total, memory, work.gflop())
+
+
+class Work:
+    """What networks are given while they run, from which their FLOPs are counted without running them again."""
+
+    def __init__(self) -> None:
+        self._calls: Counter[tuple[Any, tuple[Any, ...]]] = Counter()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Note the calls of the networks, those that no other network calls."""
+        import torch
+        from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+        depth = 0
+
+        def before(net: torch.nn.Module, given: tuple[Any, ...]) -> None:
+            nonlocal depth
+            if depth == 0:
+                shapes = (tuple(value.shape) if isinstance(value, torch.Tensor) else value for value in given)
+                self._calls[net, tuple(shapes)] += 1
+            depth += 1
+
+        def after(net: torch.nn.Module, given: tuple[Any, ...], result: object) -> None:
+            nonlocal depth
+            depth -= 1
+
+        hooks = register_module_forward_pre_hook(before), register_module_forward_hook(after)
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def gflop(self) -> float:
+        """Billions of operations of all calls."""
+        import torch
+        from torch.utils.flop_counter import FlopCounterMode
+
+        total = 0.0
+        for (net, given), times in self._calls.items():
+            net.to("meta")
+            inputs = (torch.empty(value, device="meta") if type(value) is tuple else value for value in given)
+            with FlopCounterMode(display=False) as counter, torch.inference_mode():
+                net(*inputs)
+            total += times * counter.get_total_flops() / 1e9
+        return total
 
 
 def convolution_limit(threads: int) -> float:
@@ -160,7 +211,7 @@ def start_up() -> dict[str, float]:
 def in_own_process(way: str, megapixels: float, threads: int) -> Timing:
     """`time_one` in a fresh process."""
     arguments = [sys.executable, __file__, "--one", way, "--megapixels", str(megapixels), "--threads", str(threads)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    environment = os.environ | workers.environment(threads)  # as the command line sets it for its workers
     result = subprocess.run(arguments, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return Timing(**json.loads(result.stdout.splitlines()[-1]))
 
@@ -187,14 +238,14 @@ def table(timings: Sequence[Timing], limit: float) -> list[str]:
     return lines
 
 
-def report(timings: Sequence[Timing], limit: float, threads: int) -> str:
+def report(timings: Sequence[Timing], limit: float, threads: int, started: dict[str, float]) -> str:
     """Everything measured, as Markdown."""
     slopes = {way: slope([t for t in timings if t.way == way]) for way in WAYS}
     costs = ", ".join(f"{name} {cost:.0f} GFLOP" for name, cost in network_costs().items())
     return "\n".join(
         [
-            f"Measured on {processor()}, {threads} threads, float32; the limit, {limit:.0f} GFLOP/s, is what plain",
-            "3 × 3 convolutions reach there. `python scripts/benchmark.py` measures yours.",
+            f"Measured on {processor()}, {threads} threads, float32, networks loaded; the limit, {limit:.0f} GFLOP/s,",
+            "is what plain 3 × 3 convolutions reach there. `python scripts/benchmark.py` measures yours.",
             "",
             *table(timings, limit),
             "",
@@ -202,17 +253,20 @@ def report(timings: Sequence[Timing], limit: float, threads: int) -> str:
             + ", ".join(f"{s:.2f} ({way})" for way, s in slopes.items())
             + ".",
             f"Networks: {costs}.",
-            "Start-up: " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in start_up().items()) + ".",
+            "Start-up: " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in started.items()) + ".",
         ]
     )
 
 
 def processor() -> str:
-    """The processor's name, as well as the system tells it."""
+    """The processor's name, as well as the system tells it, and its widest vectors."""
+    import torch
+
     info = Path("/proc/cpuinfo")
     names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]  \
         if info.exists() else []  # fmt: skip
-    return names[0] if names else platform.processor() or platform.machine()
+    name = (names[0] if names else platform.processor() or platform.machine()).replace("(R)", "").replace("(TM)", "")
+    return f"{os.cpu_count()} cores of {name} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def draw(timings: Sequence[Timing], path: Path) -> None:
@@ -241,18 +295,41 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--readme", type=Path)
+    parser.add_argument("--resume", type=Path, help="keep what is measured here, and do not measure it again")
     parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
     arguments: Any = parser.parse_args()
     if arguments.one:
         print(json.dumps(vars(time_one(arguments.one, arguments.megapixels[0], arguments.threads))))
         return
-    limit = convolution_limit(arguments.threads)
-    timings = []
-    for megapixels in arguments.megapixels:
-        for way in WAYS:
-            timings.append(in_own_process(way, megapixels, arguments.threads))
-            print(table(timings[-1:], limit)[-1], file=sys.stderr)
-    text = report(timings, limit, arguments.threads)
+    kept: dict[str, Any] = {}
+    if arguments.resume and arguments.resume.exists():
+        kept = json.loads(arguments.resume.read_text(encoding="utf-8"))
+
+    def measured(name: str, measure: Callable[[], Any]) -> Any:
+        if name not in kept:
+            kept[name] = measure()
+            print(name, kept[name], file=sys.stderr, flush=True)
+            if arguments.resume:
+                arguments.resume.write_text(json.dumps(kept), encoding="utf-8")
+        return kept[name]
+
+    limit = measured("limit", lambda: convolution_limit(arguments.threads))
+    started = measured("start-up", start_up)
+    runs = [
+        (way, size)
+        for way in ("scratches", "plain", "scratches, faces")
+        for size in sorted(arguments.megapixels, reverse=True)
+    ]
+    found = [
+        measured(f"{way} {size:g}", lambda run=run: vars(in_own_process(*run, arguments.threads)))
+        for run in runs
+        for way, size in [run]
+    ]
+    again = convolution_limit(arguments.threads)
+    if not 0.9 < again / limit < 1.1:
+        raise SystemExit(f"the machine was busy: its limit was {limit:.0f} GFLOP/s before, {again:.0f} after")
+    timings = sorted((Timing(**timing) for timing in found), key=lambda t: (t.megapixels, list(WAYS).index(t.way)))
+    text = report(timings, limit, arguments.threads, started)
     print(text)
     if arguments.plot:
         draw(timings, arguments.plot)

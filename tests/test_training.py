@@ -29,7 +29,7 @@ from oldphoto.nets.translation import TranslationNet
 from oldphoto.nets.unet import ScratchUNet
 from oldphoto.training import autoencoders, datasets, loop, scratches, translation
 from oldphoto.training.datasets import Batch, Maker, batches, load_held_out, load_images, scratch_examples
-from oldphoto.training.loop import Optimiser, Settings
+from oldphoto.training.loop import Optimiser, Settings, autocast
 
 KINDS: dict[str, type[nn.Module]] = {
     "scratches": ScratchUNet,
@@ -363,3 +363,13 @@ def test_an_error_before_the_first_step_overwrites_nothing(tmp_path: Path) -> No
     with pytest.raises(ZeroDivisionError):
         loop.run("net", tiny(tmp_path, tmp_path, steps=8), lambda progress: {"loss": 1 / 0}, saved.append)
     assert saved == []
+
+
+@pytest.mark.parametrize("tiles", [True, False])
+def test_a_processor_trains_in_bfloat16_only_where_it_has_tiles_for_it(
+    tiles: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": tiles}, raising=False)
+    for asked, expected in ((None, tiles), (True, True), (False, False)):
+        with autocast(Settings(tmp_path, tmp_path, bfloat16=asked)):
+            assert torch.is_autocast_enabled("cpu") == expected

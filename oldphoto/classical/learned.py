@@ -10,6 +10,7 @@ import torch
 from oldphoto import checkpoints
 from oldphoto.arrays import FloatImage
 from oldphoto.nets.denoiser import DenoiserNet
+from oldphoto.nets.inference import rearranged
 from oldphoto.tiling import run_tiled
 
 TILE, MARGIN = 512, 48
@@ -24,7 +25,7 @@ class Denoiser:
 
     def __init__(self, device: str = "auto", checkpoints_folder: Path | None = None, tile: int | None = None) -> None:
         self.device = checkpoints.pick_device(device)
-        net = checkpoints.load(DenoiserNet, "denoiser", checkpoints_folder).eval()
+        net = rearranged(checkpoints.load(DenoiserNet, "denoiser", checkpoints_folder))
         self.net = net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.tile = tile or TILE
 

@@ -36,7 +36,7 @@ NETWORKS = ("scratches", "tone", "autoencoders", "translation", "faces", "denois
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=8e-4, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; 1 beside other work.")
-@click.option("--bfloat16/--float32", default=True, show_default=True, help="Arithmetic of the networks.")
+@click.option("--bfloat16/--float32", default=None, help="Arithmetic of the networks (by default the faster here).")
 def train(
     network: str,
     data: Path | None,
@@ -52,7 +52,7 @@ def train(
     learning_rate: float,
     device: str,
     threads: int | None,
-    bfloat16: bool,
+    bfloat16: bool | None,
 ) -> None:
     """Train NETWORK on the photographs in --data, and keep weights and manifest in --out.
 

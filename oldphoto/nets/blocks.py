@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
@@ -19,7 +20,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        self.scale = nn.Parameter(scale * nn.init.ones_(self.first.weight.new_empty(channels, 1, 1)))
+        self.scale = nn.Parameter(torch.full((channels, 1, 1), scale))
 
     def forward(self, x: Tensor) -> Tensor:
         output: Tensor = x + self.scale * self.second(self.first(x).relu_())

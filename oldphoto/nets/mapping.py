@@ -90,11 +90,11 @@ class Mapping(nn.Module):
         self.leave = start_at_zero(nn.Conv2d(channels, channels, 3, padding=1))
 
     def forward(self, latent: Tensor, mask: Tensor, hidden: Tensor) -> Tensor:
-        features = self.enter(latent) + self.mask_stem(torch.cat([mask, hidden], 1))
+        features = self.enter(latent).add_(self.mask_stem(torch.cat([mask, hidden], 1)))
         coarse = self.before(self.down(features))
         coarse = self.after(self.non_local(coarse, 1 - F.avg_pool2d(mask, 16)))
-        fused = self.fuse(self.local(features) + self.up(coarse))
-        mapped: Tensor = latent + self.leave(fused)
+        fused = self.fuse(self.up(coarse).add_(self.local(features)))
+        mapped: Tensor = self.leave(fused).add_(latent)
         return mapped
 
 
@@ -114,6 +114,6 @@ class DetailBranch(nn.Module):
         self.head = nn.Sequential(start_at_zero(nn.Conv2d(width, 12, 3, padding=1)), nn.PixelShuffle(2))
 
     def forward(self, fine: Tensor, mapped: Tensor, mask: Tensor, hidden: Tensor) -> Tensor:
-        seen = self.fine(fine) + self.mapped(mapped) + self.mask_stem(torch.cat([mask, hidden], 1))
+        seen = self.fine(fine).add_(self.mapped(mapped)).add_(self.mask_stem(torch.cat([mask, hidden], 1)))
         change: Tensor = self.head(self.body(seen))
         return change

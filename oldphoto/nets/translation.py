@@ -7,6 +7,10 @@ from torch import Tensor, nn
 
 from oldphoto.nets.autoencoder import Autoencoder, Decoder, Encoder
 from oldphoto.nets.mapping import DetailBranch, Mapping
+from oldphoto.nets.windows import Window
+
+REACH = 24
+"""Pixels that the decoder and the detail branch see around each; 18 and 16 in truth."""
 
 
 class TranslationNet(nn.Module):
@@ -16,7 +20,8 @@ class TranslationNet(nn.Module):
     H × W, how surely each pixel is damaged, ``hidden`` N × 3 × H × W, the photo minus ``picture``: what prefilling
     covered, so that a false alarm can be undone. H and W are multiples of ``multiple``. Returns ``picture`` plus the
     difference that the mapping makes to the decoded picture, plus the change of the detail branch: what the
-    autoencoders lose is not lost, and a network that has nothing to change changes nothing.
+    autoencoders lose is not lost, and a network that has nothing to change changes nothing. If ``wanted`` is given,
+    whose sides are multiples of ``multiple`` too, that part alone.
     """
 
     multiple = Mapping.multiple
@@ -35,9 +40,14 @@ class TranslationNet(nn.Module):
         net.encoder, net.mapping, net.decoder = old.encoder, mapping, clean.decoder
         return net
 
-    def forward(self, picture: Tensor, mask: Tensor, hidden: Tensor) -> Tensor:
+    def forward(self, picture: Tensor, mask: Tensor, hidden: Tensor, wanted: Window | None = None) -> Tensor:
         latent, fine = self.encoder.encode_in_detail(picture)
         mapped = self.mapping(latent, mask, hidden)
+        whole = Window.whole(picture)
+        wanted = wanted or whole
+        seen = wanted.grown(REACH, whole)
+        latent, mapped = seen.of(latent, 4), seen.of(mapped, 4)
+        picture, mask, hidden = (seen.of(full) for full in (picture, mask, hidden))
         after, before = self.decoder(torch.cat([mapped, latent])).chunk(2)
-        translated: Tensor = picture + (after - before) + self.detail(fine, mapped - latent, mask, hidden)
-        return translated
+        change = self.detail(seen.of(fine, 2), mapped - latent, mask, hidden).add_(after).sub_(before)
+        return wanted.of(change.add_(picture), 1, seen)
