@@ -60,24 +60,28 @@ def throughput(folder: Path, photos: int, jobs: list[int], rounds: int) -> None:
 
 
 def memory(folder: Path, photos: int, jobs: int) -> None:
-    """Print the resident memory of all processes of a run, after a tenth of the photos and at the end."""
+    """Print the resident memory of a run by tenths of the photos: of the process that plans, and of all others."""
     process = start(folder, jobs)
     log = folder / "log.jsonl"
     tree = psutil.Process(process.pid)
-    sizes: dict[int, float] = {}
+    sizes: dict[int, tuple[float, float]] = {}
     while process.poll() is None:
         done = log.read_bytes().count(b"\n") if log.exists() else 0
         try:
-            members = [tree, *tree.children(recursive=True)]
-            sizes[done] = sum(member.memory_info().rss for member in members) / 2**20
+            workers = sum(child.memory_info().rss for child in tree.children(recursive=True))
+            sizes[done] = tree.memory_info().rss / 2**20, workers / 2**20
         except psutil.Error:
             continue  # one ended while it was looked at
         time.sleep(0.1)
-    # Each from the median of its neighbours: a photo at work comes and goes.
-    early = np.median([size for done, size in sizes.items() if photos // 10 <= done <= photos // 5])
-    late = np.median([size for done, size in sizes.items() if photos * 9 // 10 <= done < photos])
-    told = {"MB early": float(early), "MB late": float(late), "growth": float(late / early - 1)}
-    print(json.dumps({name: round(value, 3) for name, value in told.items()}))
+    tenths = []
+    for tenth in range(1, 10):
+        # Each from the median of its neighbours: a photo at work comes and goes.
+        there = [size for done, size in sizes.items() if tenth <= 10 * done / photos < tenth + 1]
+        planner, workers = np.median(there, 0)
+        tenths.append(planner + workers)
+        told = {"photos": photos * tenth // 10, "MB planner": planner, "MB workers": workers}
+        print(json.dumps({name: round(float(value), 1) for name, value in told.items()}), flush=True)
+    print(json.dumps({"growth from the first of these to the last": round(float(tenths[-1] / tenths[0] - 1), 3)}))
 
 
 def main() -> None:
