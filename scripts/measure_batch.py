@@ -19,15 +19,22 @@ import tempfile
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import psutil
 import skimage.data
 
 from oldphoto.imagefile import Photo, write_photo
 
+FACE = (slice(60, 188), slice(156, 284))
+"""Rows and columns of the astronaut's face."""
+
+FACES = 25
+"""One photo in so many shows a face, or the networks for faces would be loaded by chance at any point of a long run."""
+
 
 def make_photos(folder: Path, count: int, side: int) -> None:
-    """Write different cuts, side × side, of pictures that ship with scikit-image."""
+    """Write different cuts, side × side, of pictures that ship with scikit-image, now and then one of a face."""
     pictures = [getattr(skimage.data, name)().astype(np.float32) / 255 for name in ("astronaut", "coffee", "chelsea")]
     random = np.random.default_rng(0)
     for number in range(count):
@@ -35,6 +42,8 @@ def make_photos(folder: Path, count: int, side: int) -> None:
         reach = [max(length - side, 0) + 1 for length in picture.shape[:2]]
         top, left = (int(random.integers(most)) for most in reach)
         cut = np.ascontiguousarray(picture[top : top + side, left : left + side])
+        if number % FACES == 0:
+            cut = np.asarray(cv2.resize(pictures[0][FACE], (side, side), interpolation=cv2.INTER_AREA), np.float32)
         write_photo(Photo(cut), folder / f"{number:06}.jpg")
 
 
