@@ -13,7 +13,6 @@ from PIL import Image
 from oldphoto.arrays import FloatImage
 from oldphoto.classical.blind import Blur, estimate_blur
 from oldphoto.classical.deblurring import DEFAULT, SURE
-from oldphoto.classical.deconvolution import check
 from oldphoto.classical.noise import Noise, estimate_noise
 from oldphoto.faces import FaceFinder
 from oldphoto.imagefile import Photo, read_photo
@@ -89,7 +88,6 @@ class Diagnostician:
 
     def diagnose(self, photo: Photo, path: Path) -> Diagnosis:
         """Diagnose a photo that was read from ``path``. Raises PhotoError where it is too small or empty."""
-        check(photo.rgb)
         noise = estimate_noise(photo.rgb)
         blur = estimate_blur(photo.rgb)
         fading, cast = self._tone(photo.rgb)

@@ -435,12 +435,12 @@ def ageing(*, seed: int = 0, severity: float | None = None, quality: int = 95, m
 def filtering(
     change: Callable[[Photo, Job], FloatImage], stage: str, quality: int = 95, max_pixels: int = PIXEL_LIMIT
 ) -> Work:
-    """Return the work that writes a photo with other pixels; gray ones stay gray.
+    """Return the work that writes a photo, or every page of a TIFF, with other pixels; gray ones stay gray.
 
     Parameters
     ----------
     change
-        Makes the new pixels, H × W × 3 in [0, 1].
+        Makes the new pixels of a page, H × W × 3 in [0, 1].
     stage
         What the log calls the time that it takes.
     quality
@@ -452,16 +452,42 @@ def filtering(
     def work(job: Job) -> Result:
         watch = _Stopwatch()
         with watch.timing("read"):
-            photo = read_photo(job.source, max_pixels)
-        with watch.timing(stage):
-            rgb = change(photo, job)
-            if photo.gray:
-                rgb = np.repeat(rgb.mean(2, keepdims=True), 3, 2)
-        with watch.timing("write"):
-            written = write_photo(photo.with_rgb(rgb), job.target, format_of(job.target), quality)
-        return Result(seconds=watch.seconds, warnings=(*photo.warnings, *written))
+            file = open_photo(job.source, max_pixels)
+        format = format_of(job.target) or ""
+        check_pages(file.pages, format)
+        warnings: list[str] = []
+
+        def changed() -> Iterator[Photo]:
+            for index in range(file.pages):
+                with watch.timing("read"):
+                    photo = file.page(index)
+                warnings.extend(photo.warnings)
+                with watch.timing(stage), _naming_page(index, file.pages):
+                    rgb = change(photo, job)
+                yield photo.with_rgb(np.repeat(rgb.mean(2, keepdims=True), 3, 2) if photo.gray else rgb)
+
+        with watch.timing_the_rest("write"):
+            written = write_pages(changed(), job.target, format, quality)
+        return Result(
+            seconds=watch.seconds,
+            warnings=(*warnings, *written.warnings),
+            pages=file.pages,
+            input_sha256=file.sha256,
+            output_sha256=written.sha256,
+        )
 
     return work
+
+
+@contextmanager
+def _naming_page(index: int, pages: int) -> Iterator[None]:
+    """Let what fails on one of several pages say which."""
+    try:
+        yield
+    except PhotoError as error:
+        if pages == 1:
+            raise
+        raise PhotoError(f"page {index + 1}: {error}") from error
 
 
 @dataclass

@@ -19,15 +19,22 @@ import tempfile
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import psutil
 import skimage.data
 
 from oldphoto.imagefile import Photo, write_photo
 
+FACE = (slice(60, 188), slice(156, 284))
+"""Rows and columns of the astronaut's face."""
+
+FACES = 25
+"""One photo in so many shows a face, or the networks for faces would be loaded by chance at any point of a long run."""
+
 
 def make_photos(folder: Path, count: int, side: int) -> None:
-    """Write different cuts, side × side, of pictures that ship with scikit-image."""
+    """Write different cuts, side × side, of pictures that ship with scikit-image, now and then one of a face."""
     pictures = [getattr(skimage.data, name)().astype(np.float32) / 255 for name in ("astronaut", "coffee", "chelsea")]
     random = np.random.default_rng(0)
     for number in range(count):
@@ -35,6 +42,8 @@ def make_photos(folder: Path, count: int, side: int) -> None:
         reach = [max(length - side, 0) + 1 for length in picture.shape[:2]]
         top, left = (int(random.integers(most)) for most in reach)
         cut = np.ascontiguousarray(picture[top : top + side, left : left + side])
+        if number % FACES == 0:
+            cut = np.asarray(cv2.resize(pictures[0][FACE], (side, side), interpolation=cv2.INTER_AREA), np.float32)
         write_photo(Photo(cut), folder / f"{number:06}.jpg")
 
 
@@ -60,24 +69,28 @@ def throughput(folder: Path, photos: int, jobs: list[int], rounds: int) -> None:
 
 
 def memory(folder: Path, photos: int, jobs: int) -> None:
-    """Print the resident memory of all processes of a run, after a tenth of the photos and at the end."""
+    """Print the resident memory of a run by tenths of the photos: of the process that plans, and of all others."""
     process = start(folder, jobs)
     log = folder / "log.jsonl"
     tree = psutil.Process(process.pid)
-    sizes: dict[int, float] = {}
+    sizes: dict[int, tuple[float, float]] = {}
     while process.poll() is None:
         done = log.read_bytes().count(b"\n") if log.exists() else 0
         try:
-            members = [tree, *tree.children(recursive=True)]
-            sizes[done] = sum(member.memory_info().rss for member in members) / 2**20
+            workers = sum(child.memory_info().rss for child in tree.children(recursive=True))
+            sizes[done] = tree.memory_info().rss / 2**20, workers / 2**20
         except psutil.Error:
             continue  # one ended while it was looked at
         time.sleep(0.1)
-    # Each from the median of its neighbours: a photo at work comes and goes.
-    early = np.median([size for done, size in sizes.items() if photos // 10 <= done <= photos // 5])
-    late = np.median([size for done, size in sizes.items() if photos * 9 // 10 <= done < photos])
-    told = {"MB early": float(early), "MB late": float(late), "growth": float(late / early - 1)}
-    print(json.dumps({name: round(value, 3) for name, value in told.items()}))
+    tenths = []
+    for tenth in range(1, 10):
+        # Each from the median of its neighbours: a photo at work comes and goes.
+        there = [size for done, size in sizes.items() if tenth <= 10 * done / photos < tenth + 1]
+        planner, workers = np.median(there, 0)
+        tenths.append(planner + workers)
+        told = {"photos": photos * tenth // 10, "MB planner": planner, "MB workers": workers}
+        print(json.dumps({name: round(float(value), 1) for name, value in told.items()}), flush=True)
+    print(json.dumps({"growth from the first of these to the last": round(float(tenths[-1] / tenths[0] - 1), 3)}))
 
 
 def main() -> None:

@@ -22,7 +22,13 @@ from oldphoto.pipeline import RestoreOptions, Restorer
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN = ("portrait.jpg", "album.jpg", "coffee.jpg", "cat.tif")
 HEIGHT = 340
-START, END = "<!-- benchmark -->", "<!-- /benchmark -->"
+
+
+def with_section(text: str, name: str, content: str) -> str:
+    """A text with new content between its markers ``<!-- name -->`` and ``<!-- /name -->``."""
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    head, tail = text.split(start)[0], text.split(end)[1]
+    return f"{head}{start}\n{content}\n{end}{tail}"
 
 
 def of_height(picture: FloatImage, height: int) -> FloatImage:
@@ -55,9 +61,8 @@ def main() -> None:
     arguments = parser.parse_args()
     write_photo(Photo(before_after(ROOT / "examples")), ROOT / "docs" / "before-after.jpg", "jpg", 88)
     readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    head, tail = text.split(START)[0], text.split(END)[1]
-    readme.write_text(f"{head}{START}\n{benchmark(arguments.data)}\n{END}{tail}", encoding="utf-8")
+    section = benchmark(arguments.data)
+    readme.write_text(with_section(readme.read_text(encoding="utf-8"), "benchmark", section), encoding="utf-8")
 
 
 if __name__ == "__main__":

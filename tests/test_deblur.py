@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 from pathlib import Path
@@ -13,7 +14,7 @@ from click.testing import CliRunner, Result
 from conftest import Bundled, Photo
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from oldphoto.arrays import FloatImage
 from oldphoto.classical.blind import estimate_blur
@@ -25,7 +26,7 @@ from oldphoto.diagnosis import jpeg_quality, name_cast
 from oldphoto.errors import PhotoError, UsageError
 from oldphoto.evaluation import psnr
 from oldphoto.imagefile import Photo as PhotoFile
-from oldphoto.imagefile import read_photo, write_photo
+from oldphoto.imagefile import open_photo, read_photo, write_pages, write_photo
 
 SIDE = 384
 EDGE = 24
@@ -229,6 +230,50 @@ def test_deblur_keeps_what_the_file_says_of_the_photo(photo: Photo, tmp_path: Pa
     assert "1 kept" in again.output
 
 
+@pytest.mark.parametrize("command", [("deblur", "--wiener", "--psf", "motion:5,20"), ("denoise", "--method", "median")])
+def test_every_page_is_done_and_keeps_profile_exif_and_depth(
+    command: tuple[str, ...], photo: Photo, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x8298] = "Agfa", "Oma Erna"
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    pages = [photo(name)[100:180, 100:200] for name in ("coffee", "astronaut")]
+    scans = [PhotoFile(np.ascontiguousarray(rgb), False, 16, icc=icc, exif=exif.tobytes()) for rgb in pages]
+    write_pages(scans, tmp_path / "scan.tif", "tif")
+    result = run(command[0], tmp_path / "scan.tif", tmp_path / "out.tif", *command[1:], "--log", tmp_path / "log.jsonl")
+    assert result.exit_code == 0, result.output
+    before, after = (open_photo(tmp_path / name) for name in ("scan.tif", "out.tif"))
+    assert after.pages == 2
+    for index, rgb in enumerate(pages):
+        old, new = before.page(index), after.page(index)
+        assert (new.bit_depth, new.icc, new.exif) == (16, icc, old.exif)
+        assert new.exif is not None
+        assert b"Oma Erna" in new.exif
+        assert new.rgb.shape == rgb.shape
+        assert np.abs(new.rgb - rgb).max() > 0.02
+    record = json.loads((tmp_path / "log.jsonl").read_text())
+    assert record["pages"] == 2
+    for key, name in (("input_sha256", "scan.tif"), ("output_sha256", "out.tif")):
+        assert record[key] == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+
+
+def test_what_fails_on_a_page_names_it_and_a_comparison_takes_one(photo: Photo, tmp_path: Path) -> None:
+    black = np.zeros((64, 64, 3), np.float32)
+    pages = [PhotoFile(rgb) for rgb in (np.ascontiguousarray(photo("coffee")[:64, :64]), black)]
+    write_pages(pages, tmp_path / "scan.tif", "tif")
+    command = ("deblur", tmp_path / "scan.tif", tmp_path / "out.tif", "--wiener", "--psf", "motion:5,0")
+    cases: tuple[tuple[tuple[object, ...], str], ...] = (
+        ((), "page 2: the picture is all of one value"),
+        (("--compare", tmp_path / "s.png"), "has 2 pages"),
+    )
+    for options, why in cases:
+        result = run(*command, *options)
+        assert result.exit_code == 1
+        assert why in result.output
+        assert not (tmp_path / "out.tif").exists()
+        assert not (tmp_path / "s.png").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "code", "why"),
     [
@@ -262,6 +307,7 @@ def test_an_empty_photo_fails_with_the_reason(shape: tuple[int, ...], tmp_path: 
         result = run(*command)
         assert result.exit_code == 1
         assert "one value" in result.output or "too small" in result.output
+        assert command[0] == "deblur" or "deblur" not in result.output
         assert "Traceback" not in result.output
 
 
@@ -363,6 +409,19 @@ def test_restore_deblurs_first_where_asked(bundled: Bundled, photo: Photo, tmp_p
         scores.append(psnr(read_photo(out).rgb, clean[:256, :256]))
     assert scores[1] > scores[0] + 1
     assert scores[2] > scores[0] + 1
-    refused = run("restore", tmp_path / "photo.png", tmp_path / "no.png", "--deblur", "magic", "--device", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("magic", "not a method"), ("wiener:motion:15", "motion:LENGTH,ANGLE"), ("auto:motion:15,30", "finds")],
+)
+def test_restore_refuses_to_deblur_by_what_is_no_method_or_blur(
+    text: str, why: str, bundled: Bundled, photo: Photo, tmp_path: Path
+) -> None:
+    bundled("translation")
+    write_photo(PhotoFile(photo("camera")[:64, :64]), tmp_path / "photo.png")
+    refused = run("restore", tmp_path / "photo.png", tmp_path / "no.png", "--deblur", text, "--device", "cpu")
     assert refused.exit_code == 2
+    assert why in refused.output
+    assert "--psf" not in refused.output
     assert not (tmp_path / "no.png").exists()

@@ -205,6 +205,7 @@ def test_a_full_disk_under_the_log_is_told_once_and_stops_no_photo(tmp_path: Pat
     done = run(tmp_path, tmp_path / "out", "--log", "/dev/full")
     assert done.returncode == 1
     assert done.stderr.count("No space left") == 1
+    assert "/dev/full: No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
     assert_whole(tmp_path / "out", ALL)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
+import cv2
 import numpy as np
 import pytest
 from conftest import Bundled, Photo
@@ -56,6 +57,13 @@ def test_the_level_is_near_the_true_one(kind: str, level: float, photo: Photo) -
     assert all(0 < estimate.confidence <= 1 for estimate in estimates)
 
 
+def test_the_level_of_speckle_is_measured_where_much_is_black_or_white(photo: Photo) -> None:
+    picture = np.asarray(cv2.resize(photo("retina"), (384, 384), interpolation=cv2.INTER_AREA))
+    found = estimate_noise(stored(add_noise(picture, "speckle", 0.2, np.random.default_rng(0))))
+    assert found.type == "speckle"
+    assert found.level == pytest.approx(0.2, rel=0.15)
+
+
 def test_compression_is_told_from_grain(photo: Photo) -> None:
     for name in ("camera", "astronaut"):
         assert estimate_noise(noisy(photo, name, "jpeg", 15)).type == "jpeg"
@@ -103,6 +111,21 @@ def test_a_photo_without_noise_stays_as_it_is(denoiser: Denoiser, photo: Photo) 
     for name in ("camera", "coffee"):
         clean = stored(crop(photo, name))
         assert np.array_equal(denoise(clean, "auto", denoiser).rgb, clean)
+
+
+def test_black_and_white_come_back_where_the_file_cut_the_noise_off(denoiser: Denoiser, photo: Photo) -> None:
+    middle = photo("camera").mean()
+    clean = stored(np.clip(0.5 + 2.5 * (crop(photo, "camera") - middle), 0, 1).astype(np.float32))
+    black, white = clean <= 0.01, clean >= 0.99
+    assert min(black.mean(), white.mean()) > 0.05
+    cut = stored(add_noise(clean, "gaussian", 0.06, np.random.default_rng(0)))
+    result = denoise(cut, "auto", denoiser).rgb
+    assert cut[black].mean() > 0.02
+    assert result[black].mean() < 0.006
+    assert result[white].mean() > 0.994
+    faded = stored(0.2 + 0.6 * cut)
+    kept = denoise(faded, "auto", denoiser).rgb
+    assert kept.mean() == pytest.approx(faded.mean(), abs=0.002)
 
 
 def test_the_pixels_between_impulses_stay_as_they_are(denoiser: Denoiser, photo: Photo) -> None:

@@ -69,7 +69,9 @@ class Deblurrer:
         cls, text: str, device: str = "auto", checkpoints: Path | None = None, tile: int | None = None
     ) -> Deblurrer:
         """The deblurrer that ``METHOD``, ``METHOD:PSF`` or ``auto`` names. Raises as the constructor."""
-        method, _, psf = text.partition(":")
+        method, colon, psf = text.partition(":")
+        if method == "auto" and colon:
+            raise UsageError(f"{text}: auto finds the point-spread function itself; name a method to give it one")
         return cls(DEFAULT if method == "auto" else method, psf or "auto", None, device, checkpoints, tile)
 
     def deblur(self, rgb: FloatImage) -> Deblurred:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import scipy.ndimage
+import scipy.special
 from skimage import restoration
 
 from oldphoto.arrays import FloatImage
 from oldphoto.classical.learned import Denoiser
 from oldphoto.classical.noise import Noise, estimate_noise, impulse_mask, measure, noise_sigma
 from oldphoto.errors import PhotoError, UsageError
-from oldphoto.pyramid import doubled, halve
+from oldphoto.pyramid import doubled, halve, strips
 
 METHODS = ("auto", "median", "adaptive-median", "tv", "tv-poisson", "nlm", "bm3d", "learned")
 
@@ -104,7 +105,7 @@ def fitting(rgb: FloatImage, noise: Noise, denoiser: Denoiser) -> FloatImage:
     """A photo without noise that is known, by the technique that fits its type."""
     level = noise.level
     if noise.type == "gaussian":
-        return denoiser.denoise(rgb, level)
+        return _uncut(rgb, denoiser.denoise(rgb, level), 0.0, level)
     if noise.type == "poisson":
         return _signal_dependent(rgb, denoiser, 0.5, max(level, 1.0) ** -0.5)
     if noise.type == "speckle":
@@ -124,7 +125,31 @@ def _signal_dependent(rgb: FloatImage, denoiser: Denoiser, exponent: float, scal
     for _ in range(2):
         level = np.float32(scale) * np.maximum(cv2.blur(brightness, (5, 5)), 1 / 255) ** np.float32(exponent)
         brightness = denoiser.denoise(rgb, np.asarray(level, np.float32))
-    return np.asarray(brightness, np.float32)
+    return _uncut(rgb, np.asarray(brightness, np.float32), exponent, scale)
+
+
+def _uncut(rgb: FloatImage, denoised: FloatImage, exponent: float, scale: float) -> FloatImage:
+    """Put back what a photo's denoising takes from black and white, where the file cut the noise off; in place.
+
+    A mean over noise of which one half is cut off is gray where it should be black or white, by up to 0.4 of its
+    deviation ``scale · brightness^exponent``. What the mean of each brightness is follows from that, and is inverted
+    (Foi, *Clipped noisy images*, Signal Processing 2009). Only at an end of the range where as many pixels lie as this
+    predicts: noise that was there before a scan was faded is whole. Photons and speckle reach no lower than black.
+    """
+    brightness = np.linspace(0, 1, 1025)
+    sigma = np.maximum(scale * np.maximum(brightness, 1e-4) ** exponent, 1e-6)
+    mean = brightness.copy()
+    sample, seen = denoised[::4, ::4], rgb[::4, ::4]
+    for end, distance in ((0, brightness), (1, 1 - brightness)):
+        beyond = scipy.special.ndtr(-distance / sigma)
+        expected = np.interp(sample, brightness, beyond).mean()
+        if (end == 1 or exponent == 0) and (seen == end).mean() > expected / 2:
+            density = np.exp(-((distance / sigma) ** 2) / 2) / np.sqrt(2 * np.pi)
+            mean += (1 - 2 * end) * (sigma * density - distance * beyond)
+    mean = np.maximum.accumulate(mean)
+    for rows in strips(len(denoised)):
+        denoised[rows] = np.interp(denoised[rows], mean, brightness)
+    return denoised
 
 
 def _coarse_to_fine(rgb: FloatImage, denoiser: Denoiser, halvings: int = GRAIN_HALVINGS) -> FloatImage:

@@ -253,10 +253,14 @@ def _variance_curve(brightness: Array, variance: Array) -> tuple[float, float, f
     if brightness.size < 3:
         return 0.0, 0.0, 0.0
     centres, levels, counts = _bins(brightness, variance)
-    # The error of a variance is proportional to it; texture only adds, so that the lowest levels are the truest.
-    weight = np.sqrt(counts) / (levels + 1e-6)
     design = np.stack([np.ones_like(centres), centres, centres**2], 1)
-    solution, _ = scipy.optimize.nnls(design * weight[:, None], levels * weight)
+    # The error of a variance is proportional to it. Texture adds to it, and what a file rounds off takes from it: where
+    # a level and the curve differ, the larger is reckoned with, so that neither draws the curve to itself.
+    scale = np.maximum(levels, 0.1 * np.median(levels))
+    for _ in range(5):
+        weight = np.sqrt(counts) / (scale + 1e-6)
+        solution, _ = scipy.optimize.nnls(design * weight[:, None], levels * weight)
+        scale = np.maximum(levels, design @ solution)
     return float(solution[0]), float(solution[1]), float(solution[2])
 
 

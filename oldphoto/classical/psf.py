@@ -82,7 +82,7 @@ def from_file(path: Path) -> PointSpread:
     try:
         weights = read_mask(path)
     except PhotoError as error:
-        raise UsageError(f"{error}; --psf takes {_FORMS}") from error
+        raise UsageError(f"{error}; a point-spread function is {_FORMS}") from error
     if not weights.any():
         raise UsageError(f"{path}: all black: a point-spread function is drawn bright on black")
     if max(weights.shape) > LONGEST:
@@ -109,9 +109,9 @@ def parse(text: str) -> PointSpread:
     if kind in ("defocus", "gaussian") and re.fullmatch(_NUMBER, parameters):
         return defocus(float(parameters)) if kind == "defocus" else gaussian(float(parameters))
     if kind in ("motion", "defocus", "gaussian") and not Path(text).is_file():
-        raise UsageError(f"--psf {text}: not a point-spread function; use {_FORMS}")
+        raise UsageError(f"'{text}' is not a point-spread function; use {_FORMS}")
     if not Path(text).is_file():
-        raise UsageError(f"--psf {text}: neither a point-spread function nor a file; use {_FORMS}")
+        raise UsageError(f"'{text}' is neither a point-spread function nor a file; use {_FORMS}")
     return from_file(Path(text))
 
 
@@ -154,4 +154,4 @@ def _normalised(weights: NDArray[np.floating]) -> FloatImage:
 
 def _require(holds: bool, text: str, what: str) -> None:
     if not holds:
-        raise UsageError(f"--psf {text}: out of range; it takes {what}")
+        raise UsageError(f"{text} is out of range: it takes {what}")

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from oldphoto.arrays import FloatImage
-from oldphoto.batch import Job, Work
+from oldphoto.batch import Job, Result, Work
 from oldphoto.classical.comparison import compare_methods, sheet_of
 from oldphoto.classical.deblurring import Deblurrer
-from oldphoto.imagefile import PIXEL_LIMIT, Photo, read_photo, write_photo
+from oldphoto.errors import PhotoError
+from oldphoto.imagefile import PIXEL_LIMIT, Photo, open_photo, read_photo, write_photo
 from oldphoto.work import filtering
 
 
@@ -47,4 +48,14 @@ def deblurring(
         write_photo(Photo(np.ascontiguousarray(sheet_of(entries))), sheet, "png")
         return next(entry.rgb for entry in entries if entry.name == deblurrer.method)
 
-    return filtering(change, "deblur", quality, max_pixels)
+    work = filtering(change, "deblur", quality, max_pixels)
+    if sheet is None:
+        return work
+
+    def of_one_page(job: Job) -> Result:
+        pages = open_photo(job.source, max_pixels).pages
+        if pages > 1:
+            raise PhotoError(f"has {pages} pages, but a comparison shows one photo: split it")
+        return work(job)
+
+    return of_one_page

@@ -288,7 +288,7 @@ def _work_through(run: Run, plan: Plan, outcomes: Iterator[Outcome]) -> bool:
                         try:
                             record(outcome)
                         except (OSError, PhotoError) as error:  # a full disk: the photos matter more
-                            say(f"oldphoto: {error}")
+                            say(f"oldphoto: {_of_side_file(error, run.log)}")
                             records.remove(record)
                             complete = False
                 bar.update()
@@ -326,6 +326,13 @@ class _InOrder:
         for place in sorted(self._held):
             with suppress(PhotoError):  # it was told when the page failed first
                 self._take(self._held[place])
+
+
+def _of_side_file(error: OSError | PhotoError, log: Path | None) -> str:
+    """What went wrong with the log or the page, which is named; the page's errors name it themselves."""
+    if isinstance(error, PhotoError):
+        return str(error)
+    return f"{log}: {error.strerror or error}: the log ends here, the photos go on"
 
 
 def _close(log: IO[str]) -> None:
