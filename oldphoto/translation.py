@@ -29,10 +29,8 @@ is left to do."""
 TILE, MARGIN = 768, 64
 """Sides of a tile and of what it sees of its neighbours, px."""
 
-TONE_CHANGE = (0.012, 0.03)
-"""Mean changes, of 1, of the thumbnail: up to the first no correction of tone is made, from the second on the share."""
-
-TONE_SHARE = 0.9
+TONE_CHANGE = (0.03, 0.06)
+"""Mean changes, of 1, of the thumbnail: up to the first no correction of tone is made, from the second on all of it."""
 
 
 class Translator:
@@ -71,8 +69,7 @@ class Translator:
     def estimate_tone(self, picture: FloatImage) -> tuple[ToneMap, float]:
         """The correction of fading, casts and uneven light that a photo needs, and the share of it to apply.
 
-        Whether a photo is faded or was taken in fog can not be known: a small correction is not made at all, and a
-        large one not wholly (TONE_SHARE).
+        Whether a photo is faded or was taken in fog can not be known: a small correction is not made at all.
         """
         thumbnail = cv2.resize(picture, (ToneNet.SIDE, ToneNet.SIDE), interpolation=cv2.INTER_AREA)
         tensor = torch.from_numpy(thumbnail).permute(2, 0, 1)[None].to(self.device)
@@ -80,7 +77,7 @@ class Translator:
             tone: ToneMap = self.tone(tensor)
             change = float((tone.apply(tensor) - tensor).abs().mean())
         none, full = TONE_CHANGE
-        share = TONE_SHARE * min(max((change - none) / (full - none), 0.0), 1.0)
+        share = min(max((change - none) / (full - none), 0.0), 1.0)
         return ToneMap(tone.curve.cpu(), tone.matrix.cpu(), tone.gain.cpu(), tone.offset.cpu()), share
 
     def _repair(self, picture: FloatImage, damage: tuple[FloatImage, FloatImage | HalfImage] | None) -> None:
