@@ -199,6 +199,18 @@ def test_the_same_seed_gives_the_same_weights(data: Path, tmp_path: Path) -> Non
     assert not all(torch.equal(value, other[key]) for key, value in first.items())
 
 
+def test_a_loader_process_starts_where_opencv_has_threads(data: Path) -> None:
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    try:
+        cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.float32), (0, 0), 5)  # large enough for all of them
+        make = datasets.plain_crops(load_images(data, "photos"), 64)
+        assert next(batches(make, 2, 0, workers=1))["photo"].shape == (2, 3, 64, 64)
+        assert cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(threads)
+
+
 def test_training_with_a_loader_process_is_training_with_its_seed(data: Path) -> None:
     """The process that ages photos on the fly yields what the seed says, every time."""
     make = scratch_examples(load_images(data, "photos"), load_images(data, "textures", "L"), 64)

@@ -181,7 +181,6 @@ class _Stream(IterableDataset[Example]):
         self.make, self.seed = make, seed
 
     def __iter__(self) -> Iterator[Example]:
-        cv2.setNumThreads(1)
         worker = get_worker_info()
         rng = np.random.default_rng([self.seed, worker.id if worker else 0])
         while True:
@@ -207,4 +206,10 @@ def batches(make: Maker, size: int, seed: int, workers: int = 1) -> Iterator[Bat
         collate_fn=_collate,
         prefetch_factor=4 if workers else None,
     )
-    return iter(loader)
+    # The processes are forked, and wait for ever for threads that OpenCV had before, and that a fork leaves behind.
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        return iter(loader)
+    finally:
+        cv2.setNumThreads(threads)
