@@ -325,24 +325,24 @@ def loss_of(net: nn.Module, batch: Batch) -> Tensor:
     return nn.functional.binary_cross_entropy_with_logits(output, batch["mask"])
 
 
-def test_thirty_steps_on_one_batch_learn_it(data: Path) -> None:
+def test_eighty_steps_on_one_batch_learn_it(data: Path) -> None:
     torch.manual_seed(0)
     make = scratch_examples(load_images(data, "photos"), load_images(data, "textures", "L"), 64)
     batch = next(batches(make, 4, 3, workers=0))
     net = ScratchUNet(widths=(8, 16, 24), blocks=(1, 1, 1))
     optimiser = Optimiser([net], 3e-2)
     losses = []
-    for step in range(30):
+    for step in range(80):
         loss = loss_of(net, batch)
         losses.append(loss.item())
-        optimiser.step(loss, step / 60)
+        optimiser.step(loss, step / 160)
     assert batch["mask"].any()
-    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+    assert np.mean(losses[-5:]) < 0.4 * np.mean(losses[:5])
     # The averaged weights, which are shipped, have followed.
     average = optimiser.averages[0].eval()
     assert not any(parameter.requires_grad for parameter in average.parameters())
     with torch.inference_mode():
-        assert loss_of(average, batch) < 0.7 * np.mean(losses[:5])
+        assert loss_of(average, batch) < 0.4 * np.mean(losses[:5])
 
 
 def test_a_run_makes_the_steps_it_was_asked_for_and_saves_at_the_end(tmp_path: Path) -> None:
