@@ -31,6 +31,10 @@ from oldphoto.errors import OldphotoError, WorkerError
 MEMORY = 2 * 1024**3
 """Bytes that a worker may take for a scan of 24 megapixels."""
 
+THREADS = 4
+"""Threads of a worker at most, however many workers there are: a convolution adds up in another order for each number of
+threads, and --jobs may not change a byte."""
+
 KEPT = 32 * 1024**2
 """Bytes up to which memory that is freed is kept for what comes next. glibc returns it to the system by default, and
 gets it back page by page: a tenth of the time of a network, whose layers are of this size."""
@@ -88,7 +92,7 @@ class Workers:
     show_warnings
         Let the libraries' warnings through.
     threads
-        How many each takes; by default its share of the cores.
+        How many each takes; by default all cores, THREADS at most.
 
     Raises
     ------
@@ -104,7 +108,7 @@ class Workers:
         show_warnings: bool = False,
         threads: int | None = None,
     ) -> None:
-        threads = threads or max(1, _cores() // count)
+        threads = threads or min(_cores(), THREADS)
         self._workers = [_Worker(make_work, threads, timeout, show_warnings) for _ in range(count)]
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
         for worker in self._workers:
