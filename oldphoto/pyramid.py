@@ -55,9 +55,9 @@ def blend_into(picture: FloatImage, other: FloatImage, share: FloatImage | float
 
     Exact where the share is 0 or 1, and the same to the bit however many threads there are: torch.lerp is not.
     """
-    share = np.float32(share) if isinstance(share, float) else share
-    picture *= share
-    picture += (1 - share) * other
+    kept = np.asarray(share, np.float32)
+    picture *= kept
+    picture += (1 - kept) * other
 
 
 def depth(shape: tuple[int, ...], base: int) -> int:

@@ -32,8 +32,8 @@ MEMORY = 2 * 1024**3
 """Bytes that a worker may take for a scan of 24 megapixels."""
 
 THREADS = 4
-"""Threads of a worker at most, however many workers there are: a convolution adds up in another order for each number of
-threads, and --jobs may not change a byte."""
+"""Threads of a worker at most, however many workers there are: a convolution adds up in another order for each number
+of threads, and --jobs may not change a byte."""
 
 KEPT = 32 * 1024**2
 """Bytes up to which memory that is freed is kept for what comes next. glibc returns it to the system by default, and
