@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from update_readme import with_section
 
 from oldphoto import workers
 from oldphoto.arrays import FloatImage
 
-START, END = "<!-- speed -->", "<!-- /speed -->"
 ASPECT = 1.5
 WAYS = {"plain": (False, False), "scratches": (True, False), "scratches, faces": (True, True)}
 """Name: with scratch repair, with faces."""
@@ -335,8 +335,7 @@ def main() -> None:
         draw(timings, arguments.plot)
     if arguments.readme:
         page = arguments.readme.read_text(encoding="utf-8")
-        head, tail = page.split(START)[0], page.split(END)[1]
-        arguments.readme.write_text(f"{head}{START}\n{text}\n{END}{tail}", encoding="utf-8")
+        arguments.readme.write_text(with_section(page, "speed", text), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from update_readme import with_section
+
 ROOT = Path(__file__).resolve().parents[1]
-START, END = "<!-- published -->", "<!-- /published -->"
 FILES = ("detection", "VAE_A_quality", "VAE_B_quality", "VAE_B_scratch",
          "mapping_quality", "mapping_scratch", "mapping_Patch_Attention")  # fmt: skip
 WAYS = {"compact": ("", "--with-scratch"), "published": ("", "--with-scratch", "--with-scratch --hr")}
@@ -109,8 +110,7 @@ def main() -> None:
     print(text)
     if arguments.readme:
         page = arguments.readme.read_text(encoding="utf-8")
-        head, tail = page.split(START)[0], page.split(END)[1]
-        arguments.readme.write_text(f"{head}{START}\n{text}\n{END}{tail}", encoding="utf-8")
+        arguments.readme.write_text(with_section(page, "published", text), encoding="utf-8")
 
 
 if __name__ == "__main__":
