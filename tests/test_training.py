@@ -385,3 +385,38 @@ def test_a_processor_trains_in_bfloat16_only_where_it_has_tiles_for_it(
     for asked, expected in ((None, tiles), (True, True), (False, False)):
         with autocast(Settings(tmp_path, tmp_path, bfloat16=asked)):
             assert torch.is_autocast_enabled("cpu") == expected
+
+
+def test_undamaged_pictures_taken_for_damaged_are_shown_again_until_they_are_not() -> None:
+    negatives = scratches.HardNegatives(np.random.default_rng(0))
+    wire, calm, torn = (torch.full((3, 32, 32), value) for value in (0.1, 0.5, 0.9))
+    masks = torch.zeros(3, 1, 32, 32)
+    masks[2, :, :8] = 1
+    batch = {"photo": torch.stack([wire, calm, torn]), "mask": masks}
+    seen = torch.full((3, 1, 32, 32), -9.0)
+    seen[0, :, :4] = seen[2, :, :8] = 9.0
+    negatives.learn(batch, seen)
+    assert len(negatives) == 1  # not the calm picture, nor the one that is damaged
+
+    later = {"photo": torch.full((2, 3, 32, 32), 0.3), "mask": torch.ones(2, 1, 32, 32)}
+    shown = [negatives.added_to(later) for _ in range(40)]
+    again = [given for given in shown if torch.equal(given["photo"][0], wire)]
+    assert len(shown) / 2 < len(again) < len(shown)
+    assert not any(given["mask"][0].any() for given in again)
+    assert later["mask"].all()  # what was given is left alone
+
+    while not torch.equal(negatives.added_to(later)["photo"][0], wire):
+        pass
+    negatives.learn({"photo": later["photo"], "mask": torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)}, seen[1:])
+    assert len(negatives) == 0
+
+
+def test_the_hardest_negatives_are_the_ones_that_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratches, "REMEMBERED", 2)
+    negatives = scratches.HardNegatives(np.random.default_rng(0))
+    pictures = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 32, 32)
+    logits = torch.tensor([1.0, 4.0, 2.0, 3.0]).view(4, 1, 1, 1).expand(4, 1, 32, 32)
+    negatives.learn({"photo": pictures, "mask": torch.zeros(4, 1, 32, 32)}, logits)
+    blank = {"photo": torch.full((1, 3, 32, 32), -1.0), "mask": torch.zeros(1, 1, 32, 32)}
+    shown = {float(negatives.added_to(blank)["photo"][0, 0, 0, 0]) for _ in range(60)}
+    assert shown == {-1.0, 1.0, 3.0}

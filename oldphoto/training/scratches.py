@@ -8,19 +8,75 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.random import Generator
 from scipy import ndimage
 from torch import Tensor
 
 from oldphoto import checkpoints
 from oldphoto.arrays import FloatImage
 from oldphoto.nets.unet import ScratchUNet
-from oldphoto.training.datasets import batches, load_held_out, load_images, load_scenes, scratch_examples
+from oldphoto.training.datasets import Batch, batches, load_held_out, load_images, load_scenes, scratch_examples
 from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, require_crop, run
 from oldphoto.training.losses import dice
 
 NAME = "scratches"
 TOLERANCE = 2.0
 """A pixel that is wrong by no more than this many pixels of place counts as right in the F1 score."""
+
+MISTAKEN = 0.004
+"""Mean probability of damage from which on an undamaged picture is kept as a hard negative."""
+
+REMEMBERED = 400
+"""Hard negatives kept at most, the hardest."""
+
+SHOWN_AGAIN = 0.8
+"""Chance of a batch to have one of them for its first example."""
+
+
+class HardNegatives:
+    """Undamaged pictures in which the network saw damage, shown again until it does not.
+
+    Hard example mining (Shrivastava et al., CVPR 2016), over the whole run: most undamaged pictures teach nothing, and
+    those that do come by once.
+    """
+
+    def __init__(self, rng: Generator) -> None:
+        self._rng = rng
+        self._pictures: list[Tensor] = []
+        self._alarms: list[float] = []
+        self._shown: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def added_to(self, batch: Batch) -> Batch:
+        """The batch, ``photo`` N × 3 × H × W and ``mask`` N × 1 × H × W, with a hard negative in it now and then."""
+        self._shown = None
+        if not self._pictures or self._rng.random() > SHOWN_AGAIN:
+            return batch
+        self._shown = int(self._rng.integers(len(self)))
+        photo, mask = batch["photo"].clone(), batch["mask"].clone()
+        photo[0], mask[0] = self._pictures[self._shown], 0
+        return {"photo": photo, "mask": mask}
+
+    def learn(self, batch: Batch, logits: Tensor) -> None:
+        """Take note of what the network makes of a batch that came from `added_to`."""
+        alarms = logits.detach().sigmoid().mean((1, 2, 3))
+        undamaged = ~batch["mask"].flatten(1).any(1)
+        if self._shown is not None:
+            self._alarms[self._shown] = float(alarms[0])
+            undamaged[0] = False
+            if alarms[0] < MISTAKEN / 2:
+                self._forget(self._shown)
+        for index in undamaged.nonzero().flatten().tolist():
+            if alarms[index] > MISTAKEN:
+                self._pictures.append(batch["photo"][index].clone())
+                self._alarms.append(float(alarms[index]))
+        while len(self) > REMEMBERED:
+            self._forget(int(np.argmin(self._alarms)))
+
+    def _forget(self, index: int) -> None:
+        del self._pictures[index], self._alarms[index]
 
 
 def train(settings: Settings) -> None:
@@ -37,15 +93,17 @@ def train(settings: Settings) -> None:
     check = scratch_examples(load_held_out(settings.data, "photos"), textures, 256)
     rng = np.random.default_rng(7)
     examples = [check(rng) for _ in range(60)]
+    negatives = HardNegatives(np.random.default_rng(settings.seed))
 
-    def step(progress: float) -> Mapping[str, Tensor]:
-        batch = on_device(next(stream), settings.device)
+    def step(progress: float) -> Mapping[str, Tensor | float]:
+        batch = negatives.added_to(on_device(next(stream), settings.device))
         with autocast(settings):
             logits = net(batch["photo"]).float()
         entropy = F.binary_cross_entropy_with_logits(logits, batch["mask"])
         overlap = dice(logits, batch["mask"])
+        negatives.learn(batch, logits)
         optimiser.step(entropy + 0.3 * overlap, progress)
-        return {"entropy": entropy.detach(), "dice": overlap.detach()}
+        return {"entropy": entropy.detach(), "dice": overlap.detach(), "hard negatives": float(len(negatives))}
 
     def save(steps: int) -> None:
         average = optimiser.averages[0]
