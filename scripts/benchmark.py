@@ -91,8 +91,16 @@ def time_one(way: str, megapixels: float, threads: int) -> Timing:
     with work.watched():
         restoration = restorer.restore(photo)
     total = time.perf_counter() - started
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
-    return Timing(way, photo.shape[0] * photo.shape[1] / 1e6, restoration.seconds, total, memory, work.gflop())
+    return Timing(way, photo.shape[0] * photo.shape[1] / 1e6, restoration.seconds, total, peak_memory(), work.gflop())
+
+
+def peak_memory() -> float:
+    """The most memory that this process has had resident so far, GB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # what getrusage gives there begins with the peak of the process that started this one
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
 
 
 class Work:
@@ -321,9 +329,8 @@ def main() -> None:
         for size in sorted(arguments.megapixels, reverse=True)
     ]
     found = [
-        measured(f"{way} {size:g}", lambda run=run: vars(in_own_process(*run, arguments.threads)))
-        for run in runs
-        for way, size in [run]
+        measured(f"{way} {size:g}", lambda way=way, size=size: vars(in_own_process(way, size, arguments.threads)))
+        for way, size in runs
     ]
     again = convolution_limit(arguments.threads)
     if not 0.9 < again / limit < 1.1:

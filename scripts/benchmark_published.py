@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmark import peak_memory
 from update_readme import with_section
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,8 +63,7 @@ def time_one(options: str, side: int, threads: int, weights: Path | None) -> Non
         restorer.detector.detect(photo)  # what stand-ins find is no mask
     restorer.restore(photo, mask if masked else None)
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
-    print(json.dumps([seconds, peak]))
+    print(json.dumps([seconds, peak_memory()]))
 
 
 def table(sides: list[int], threads: int, weights: Path) -> str:
