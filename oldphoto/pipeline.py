@@ -91,14 +91,17 @@ class Restorer:
         self.refiner = face_refiner(device, checkpoints, large, options.face_model) if options.faces else None
         self.guard = IdentityGuard() if options.faces else None
 
-    def restore(self, rgb: FloatImage, mask: FloatImage | None = None, gray: bool = False) -> Restoration:
-        """Restore one photo; the input is not changed.
+    def restore(
+        self, rgb: FloatImage, mask: FloatImage | None = None, gray: bool = False, in_place: bool = False
+    ) -> Restoration:
+        """Restore one photo.
 
         Parameters
         ----------
         rgb : float32 H × W × 3 in [0, 1]
         mask : float32 H × W, 1 = damaged; takes the place of the detector
         gray : the photo is black and white by its kind, and its restoration shall be so too
+        in_place : the memory of ``rgb`` may be used for the result, which takes a third less; else it is not changed
 
         Raises
         ------
@@ -117,7 +120,7 @@ class Restorer:
             with _timed(seconds, "mask"):
                 mask = self.detector.detect(rgb)
         with _timed(seconds, "translate"):
-            restored = self.translator.translate(rgb, mask, self.options.strength)
+            restored = self.translator.translate(rgb, mask, self.options.strength, in_place)
             if gray:
                 _neutralise(restored)
         faces: tuple[Face, ...] = ()

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from oldphoto.arrays import FloatImage
-from oldphoto.pyramid import blend_into, doubled, halve, strips
-
-_KNOWN_ENOUGH = 0.5
+from oldphoto.arrays import FloatImage, HalfImage
+from oldphoto.pyramid import blend_into, doubled, halve
 
 _FAINT = 0.1
 """Masks below this are the noise of a mask saved as JPEG, not a hole."""
@@ -21,27 +19,38 @@ def prefill(picture: FloatImage, mask: FloatImage) -> FloatImage:
     """Return a copy of ``picture`` (H × W × 3) whose holes are diffused in from their surroundings.
 
     ``mask`` is H × W in [0, 1], 1 = hole; partly masked pixels are mixed. A picture that is all hole comes back as
-    it is. Memory: the copy, two masks, and half as much again.
+    it is.
     """
-    hidden = np.clip(mask, 0, 1)
-    known = (hidden < _FAINT).astype(np.float32)
     filled = picture.copy()
-    if known.all() or not known.any():
-        return filled
-    _fill(filled, known)
-    for rows in strips(len(filled)):
-        blend_into(filled[rows], picture[rows], hidden[rows][..., None])
+    fill_holes(filled, mask)
     return filled
 
 
-def _fill(picture: FloatImage, weight: FloatImage) -> None:
-    """Fill ``picture`` in place where ``weight`` is below 1."""
-    if weight.min() > _KNOWN_ENOUGH or max(weight.shape) == 1:
-        return
+def fill_holes(picture: FloatImage, mask: FloatImage) -> HalfImage:
+    """As `prefill`, in place; returns what is hidden now: the picture as it was minus as it is, H × W × 3.
+
+    Memory besides that: a third as much as the picture, and half a mask.
+    """
+    hidden = np.zeros(picture.shape, np.float16)
+    known = (mask < _FAINT).astype(np.float16)
+    if known.all() or not known.any():
+        return hidden
+    for rows, pulled in doubled(_coarser(picture, known), picture.shape):
+        share = np.clip(mask[rows], 0, 1)
+        share[known[rows] == 1] = 0
+        before = picture[rows].copy()
+        blend_into(picture[rows], pulled, (1 - share)[..., None])
+        hidden[rows] = before - picture[rows]
+    return hidden
+
+
+def _coarser(picture: FloatImage, weight: HalfImage) -> FloatImage:
+    """Half the size of a picture that is known where ``weight`` is 1 and a hole where it is 0, all holes filled."""
     coarse, coarse_weight = halve(picture, weight), halve(weight)
-    coarse /= np.maximum(coarse_weight, 1e-6)[..., None]
+    coarse /= np.maximum(coarse_weight, 0.25)[..., None]
     # A coarse pixel is known as soon as a quarter of it is: holes close from their rims inwards.
     np.minimum(4 * coarse_weight, 1, out=coarse_weight)
-    _fill(coarse, coarse_weight)
-    for rows, pulled in doubled(coarse, picture.shape):
-        blend_into(picture[rows], pulled, weight[rows][..., None])
+    if coarse_weight.min() == 0 and max(coarse_weight.shape) > 1:
+        for rows, pulled in doubled(_coarser(coarse, coarse_weight), coarse.shape):
+            blend_into(coarse[rows], pulled, coarse_weight[rows][..., None])
+    return coarse

@@ -175,10 +175,13 @@ class PublishedTranslator:
             f"{self.folder}: {_LACKING[kind]} is not here; import its files too (oldphoto weights import)"
         )
 
-    def translate(self, rgb: FloatImage, mask: FloatImage | None = None, strength: float = 1.0) -> FloatImage:
+    def translate(
+        self, rgb: FloatImage, mask: FloatImage | None = None, strength: float = 1.0, in_place: bool = False
+    ) -> FloatImage:
         """The clean version of a photo, H × W × 3 in [0, 1], of which ``mask`` (H × W, 1 = damaged) is repaired.
 
-        ``strength`` scales the whole change, from 0 (the photo as it was) to 1. The input is not changed.
+        ``strength`` scales the whole change, from 0 (the photo as it was) to 1. The input is not changed, even where
+        it may be (``in_place``).
         """
         net = self._net(self.name_for(mask is not None))
         holes = np.zeros(rgb.shape[:2], np.float32) if mask is None else (mask > 0.5).astype(np.float32)

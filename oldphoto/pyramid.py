@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
 from oldphoto.arrays import FloatImage, HalfImage
+
+Image = TypeVar("Image", FloatImage, HalfImage)
 
 _STRIP = 64
 """Rows of the fine picture worked on at a time; even."""
@@ -19,13 +22,13 @@ def strips(height: int) -> Iterator[slice]:
         yield slice(top, min(top + _STRIP, height))
 
 
-def halve(picture: FloatImage | HalfImage, weight: FloatImage | None = None) -> FloatImage:
+def halve(picture: Image, weight: FloatImage | HalfImage | None = None) -> Image:
     """Means of 2 × 2 pixels of ``picture`` (H × W or H × W × C), ⌈H/2⌉ × ⌈W/2⌉; an odd last row or column counts twice.
 
     With ``weight``, H × W, the pixels are multiplied by it first.
     """
     height, width = picture.shape[:2]
-    half = np.empty(((height + 1) // 2, (width + 1) // 2, *picture.shape[2:]), np.float32)
+    half = np.empty(((height + 1) // 2, (width + 1) // 2, *picture.shape[2:]), picture.dtype)
     for rows in strips(height):
         strip = picture[rows].astype(np.float32, copy=False)
         if weight is not None:
@@ -50,7 +53,7 @@ def doubled(coarse: FloatImage, shape: tuple[int, ...]) -> Iterator[tuple[slice,
         yield rows, strip[2 * above : 2 * above + rows.stop - rows.start, :width]
 
 
-def blend_into(picture: FloatImage, other: FloatImage, share: FloatImage | float) -> None:
+def blend_into(picture: FloatImage, other: FloatImage, share: FloatImage | HalfImage | float) -> None:
     """Keep ``share`` of a picture, or of each of its pixels, in place, and take the rest from another.
 
     Exact where the share is 0 or 1, and the same to the bit however many threads there are: torch.lerp is not.

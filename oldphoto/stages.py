@@ -31,7 +31,9 @@ class Detects(Protocol):
 class Translates(Protocol):
     """Translates photos: see `oldphoto.translation.Translator`."""
 
-    def translate(self, rgb: FloatImage, mask: FloatImage | None = None, strength: float = 1.0) -> FloatImage:
+    def translate(
+        self, rgb: FloatImage, mask: FloatImage | None = None, strength: float = 1.0, in_place: bool = False
+    ) -> FloatImage:
         """The clean version of a photo."""
 
 

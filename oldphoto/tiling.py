@@ -7,6 +7,8 @@ falls on the same grid in every tile.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable, Iterator
 
 import cv2
@@ -44,22 +46,25 @@ def run_tiled(
     side, margin = _round_up(tile, multiple), _round_up(margin, multiple)
     height, width = out.shape[:2]
     down, across = (tuple(_spans(_round_up(length, multiple), side, margin, multiple)) for length in (height, width))
-    held, written = out[:0].copy(), 0
-    for index, (top, bottom, above, below) in enumerate(down):
-        strip = np.empty((min(bottom, height) - top, *out.shape[1:]), np.float32)
+    # The tiles below still see the rows from here on as they were.
+    ends = [above for _, _, above, _ in down[1:]] + [height]
+    starts = [0, *ends[:-1]]
+    tallest = max(bottom - start for (_, bottom, _, _), start in zip(down, starts, strict=True))
+    # Allocated once: large arrays that come and go between those of the network scatter the heap.
+    held = np.empty((tallest, *out.shape[1:]), np.float32)
+    for (top, bottom, above, below), start, end in zip(down, starts, ends, strict=True):
         for left, right, before, after in across:
             tensors = [_tensor(picture, (above, below), (before, after), device) for picture in pictures]
             window = Window(top - above, bottom - above, left - before, right - before)
             with torch.inference_mode():
                 result = network(*tensors, window) if cuts else window.of(network(*tensors))
-            there = strip[:, left:right]
+            there = held[top - start : min(bottom, height) - start, left:right]
             core = result[0, :, : there.shape[0], : there.shape[1]].float().cpu()
             there[...] = core.permute(1, 2, 0).reshape(there.shape).numpy()
-        held = np.concatenate([held, strip])
-        # The tiles below still see the rows from here on as they were.
-        until = down[index + 1][2] if index + 1 < len(down) else height
-        out[written:until] = held[: until - written]
-        held, written = held[until - written :].copy(), until
+        out[start:end] = held[: end - start]
+        kept = held[end - start : bottom - start]
+        held[: len(kept)] = kept
+    _return_memory()
 
 
 def run_overlapping(
@@ -91,6 +96,14 @@ def run_overlapping(
             out[there] += weight[..., None] * result[: weight.shape[0], : weight.shape[1]]
             total[there] += weight
     out /= total[..., None]
+
+
+def _return_memory() -> None:
+    """Give the system what the networks no longer need of the heap: glibc keeps it, in pieces of no use to others."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if trim:
+            trim(0)
 
 
 def _faded(length: int, side: int, overlap: int, multiple: int) -> Iterator[tuple[int, FloatImage]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -17,7 +17,7 @@ from oldphoto.nets.inference import rearranged
 from oldphoto.nets.tone import FIELD, ToneMap, ToneNet
 from oldphoto.nets.translation import TranslationNet
 from oldphoto.nets.windows import Window
-from oldphoto.prefill import prefill
+from oldphoto.prefill import fill_holes
 from oldphoto.pyramid import blend_into, depth, doubled, halve, strips
 from oldphoto.tiling import run_tiled
 
@@ -26,7 +26,7 @@ BASE = 384
 or four times the resolution goes through the same repair as at the first, and only what is new at its own scale
 is left to do."""
 
-TILE, MARGIN = 768, 64
+TILE, MARGIN = 640, 64
 """Sides of a tile and of what it sees of its neighbours, px."""
 
 TONE_CHANGE = (0.03, 0.06)
@@ -46,24 +46,29 @@ class Translator:
         self.tone = checkpoints.load(ToneNet, "tone", checkpoints_folder).eval().to(self.device)
         self.tile = tile or TILE
 
-    def translate(self, rgb: FloatImage, mask: FloatImage | None = None, strength: float = 1.0) -> FloatImage:
+    def translate(
+        self, rgb: FloatImage, mask: FloatImage | None = None, strength: float = 1.0, in_place: bool = False
+    ) -> FloatImage:
         """The clean version of a photo, H × W × 3 in [0, 1], of which ``mask`` (H × W, 1 = damaged) is repaired.
 
-        ``strength`` scales the whole change, from 0 (the photo as it was) to 1. The input is not changed.
+        ``strength`` scales the whole change, from 0 (the photo as it was) to 1. The input is not changed, unless
+        ``in_place``, which saves its memory, lets it be worked on.
         """
-        picture = rgb.copy() if mask is None else prefill(rgb, mask)
+        picture = rgb if in_place and strength == 1 else rgb.copy()
+        damage = None if mask is None or not mask.any() else (mask, fill_holes(picture, mask))
         tone, share = self.estimate_tone(picture)
-        apply_tone(tone, picture, share)
-        damage = None
-        if mask is not None and mask.any():
-            hidden = np.empty(rgb.shape, np.float16)
-            for rows, toned in _toned(tone, rgb, share):
-                hidden[rows] = toned - picture[rows]
-            damage = mask, hidden
+        correct = _tone_correction(tone, share, picture.shape)
+        for rows in strips(len(picture)):
+            toned = correct(rows, picture[rows])
+            if damage:
+                hidden = damage[1][rows]
+                hidden[:] = correct(rows, picture[rows] + hidden) - toned
+            picture[rows] = toned
         self._repair(picture, damage)
         for rows in strips(len(picture)):
             np.clip(picture[rows], 0, 1, out=picture[rows])
-            blend_into(picture[rows], rgb[rows], float(strength))
+            if picture is not rgb:
+                blend_into(picture[rows], rgb[rows], strength)
         return picture
 
     def estimate_tone(self, picture: FloatImage) -> tuple[ToneMap, float]:
@@ -80,15 +85,13 @@ class Translator:
         share = min(max((change - none) / (full - none), 0.0), 1.0)
         return ToneMap(tone.curve.cpu(), tone.matrix.cpu(), tone.gain.cpu(), tone.offset.cpu()), share
 
-    def _repair(self, picture: FloatImage, damage: tuple[FloatImage, FloatImage | HalfImage] | None) -> None:
+    def _repair(self, picture: FloatImage, damage: tuple[FloatImage, HalfImage] | None) -> None:
         """Local repair from coarse to fine, in place. ``damage``: the mask, and what prefilling hid."""
         if depth(picture.shape, BASE):
-            coarse = halve(picture)
-            change = coarse.copy()
+            change = halve(picture)
             # A hairline covers half of a coarse pixel, and is damage there all the same.
             self._repair(change, damage and (np.minimum(2 * halve(damage[0]), 1), halve(damage[1])))
-            change -= coarse
-            del coarse
+            change -= halve(picture)
             for rows, strip in doubled(change, picture.shape):
                 picture[rows] += strip
             del change
@@ -103,22 +106,24 @@ class Translator:
 
 def apply_tone(tone: ToneMap, picture: FloatImage, share: float = 1.0) -> None:
     """Correct the tone of a picture, H × W × 3, in place, by a share; values may leave [0, 1] a little."""
-    for rows, toned in _toned(tone, picture, share):
-        picture[rows] = toned
+    correct = _tone_correction(tone, share, picture.shape)
+    for rows in strips(len(picture)):
+        picture[rows] = correct(rows, picture[rows])
 
 
-def _toned(tone: ToneMap, picture: FloatImage, share: float) -> Iterator[tuple[slice, FloatImage]]:
-    """Slices of rows, and what is in them once its tone is corrected by a share."""
-    height, width = picture.shape[:2]
-    down, across = _interpolation(height), _interpolation(width)
-    for rows in strips(height):
+def _tone_correction(tone: ToneMap, share: float, shape: tuple[int, ...]) -> Callable[[slice, FloatImage], FloatImage]:
+    """A function of a slice of rows, and what a picture of this shape has in them, that corrects it by a share."""
+    down, across = _interpolation(shape[0]), _interpolation(shape[1])
+
+    def correct(rows: slice, strip: FloatImage) -> FloatImage:
         if share == 0:
-            yield rows, picture[rows]
-            continue
+            return strip
         gain, offset = (down[rows] @ cells @ across.T for cells in (tone.gain, tone.offset))
-        strip = torch.from_numpy(picture[rows]).permute(2, 0, 1)[None]
-        corrected = tone.apply(strip, (gain, offset))
-        yield rows, torch.lerp(strip, corrected, share)[0].permute(1, 2, 0).numpy()
+        tensor = torch.from_numpy(strip).permute(2, 0, 1)[None]
+        corrected = tone.apply(tensor, (gain, offset))
+        return np.asarray(torch.lerp(tensor, corrected, share)[0].permute(1, 2, 0).numpy(), np.float32)
+
+    return correct
 
 
 def _interpolation(length: int) -> Tensor:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
@@ -211,11 +212,12 @@ def restoring(
                 with watch.timing("read"):
                     photo = file.page(index)
                     mask = None if own is None else _fitting_mask(own, photo)
-                    if index == file.pages - 1:
-                        file.close()
-                restoration, notice = restorers.restore(photo, mask)
+                before = preview(photo.rgb) if previews and index == 0 else None
+                restoration, notice = restorers.restore(photo, mask, partial(file.page, index))
+                if index == file.pages - 1:
+                    file.close()
                 watch.add(restoration.seconds)
-                tally.add(photo, restoration, notice, previews and index == 0)
+                tally.add(photo, restoration, notice, before)
                 if job.save_mask is not None:
                     # The photo comes last: a rerun takes a job whose photo exists for finished.
                     write_mask(_used_mask(restoration), job.save_mask)
@@ -256,10 +258,15 @@ class _Restorers:
         self._first = Restorer(options, device, checkpoints)
         self._others: dict[tuple[int | None, str], Restorer] = {}
 
-    def restore(self, photo: Photo, mask: FloatImage | None) -> tuple[Restoration, str | None]:
-        """Restore a photo; also say what had to be changed for want of memory, None if nothing."""
+    def restore(
+        self, photo: Photo, mask: FloatImage | None, again: Callable[[], Photo]
+    ) -> tuple[Restoration, str | None]:
+        """Restore a photo, in its own memory; also say what had to be changed for want of memory, None if nothing.
+
+        ``again`` reads the photo anew, after an attempt that failed.
+        """
         try:
-            return self._first.restore(photo.rgb, mask, photo.gray), None
+            return self._first.restore(photo.rgb, mask, photo.gray, in_place=True), None
         except (MemoryError, RuntimeError) as error:
             if not batch.is_out_of_memory(error):
                 raise
@@ -267,7 +274,7 @@ class _Restorers:
         for tile, device in self._ways_out():
             _release_gpu_memory()
             try:
-                restoration = self._other(tile, device).restore(photo.rgb, mask, photo.gray)
+                restoration = self._other(tile, device).restore(again().rgb, mask, photo.gray, in_place=True)
             except (MemoryError, RuntimeError) as error:
                 if not batch.is_out_of_memory(error):
                     raise
@@ -309,7 +316,7 @@ class _Tally:
     _pages: int = 0
     _first: Result = field(default_factory=Result)
 
-    def add(self, photo: Photo, restoration: Restoration, notice: str | None, previews: bool) -> None:
+    def add(self, photo: Photo, restoration: Restoration, notice: str | None, before: bytes | None) -> None:
         self._pages += 1
         self.warnings += (*photo.warnings, *restoration.warnings)
         self._notices += [] if notice is None else [notice]
@@ -317,8 +324,8 @@ class _Tally:
         share = _damaged_share(restoration)
         if share is not None:
             self._damaged.append((photo.rgb.size, share))
-        if previews:
-            self._first = _with_previews(Result(), photo, restoration)
+        if before is not None:
+            self._first = _with_previews(Result(), before, restoration)
 
     def result(self) -> Result:
         pixels = sum(size for size, _ in self._damaged)
@@ -538,10 +545,10 @@ def _damaged_share(restoration: Restoration) -> float | None:
     return None if restoration.mask is None else float((restoration.mask >= _DAMAGED).mean())
 
 
-def _with_previews(result: Result, photo: Photo, restoration: Restoration) -> Result:
+def _with_previews(result: Result, before: bytes, restoration: Restoration) -> Result:
     return replace(
         result,
-        before=preview(photo.rgb),
+        before=before,
         after=preview(restoration.rgb),
         mask=None if restoration.mask is None else preview_mask(restoration.mask),
     )

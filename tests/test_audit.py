@@ -115,10 +115,12 @@ class SmallGpu:
     def __init__(self, options: RestoreOptions, device: str, checkpoints: Path | None) -> None:
         self.options, self.device = options, device
 
-    def restore(self, rgb: np.ndarray, mask: np.ndarray | None, gray: bool) -> pipeline.Restoration:
+    def restore(self, rgb: np.ndarray, mask: np.ndarray | None, gray: bool, in_place: bool) -> pipeline.Restoration:
         SmallGpu.tried.append((self.device, self.options.tile))
         fits = rgb.shape[1] < 100 or (self.options.tile or 640) <= SmallGpu.largest
         if self.device != "cpu" and not fits:
+            assert in_place
+            rgb[:] = 0.5  # half done
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
         return pipeline.Restoration(1 - rgb, None, ())
 

@@ -63,7 +63,9 @@ class Stage:
         if self.refusal is not None:
             raise self.refusal
         self.made.append((options, device, checkpoints))
-        return types.SimpleNamespace(restore=lambda rgb, mask=None, gray=False: self.restore(options, rgb, mask))
+        return types.SimpleNamespace(
+            restore=lambda rgb, mask=None, gray=False, in_place=False: self.restore(options, rgb, mask)
+        )
 
     def restore(self, options, rgb, mask):
         self.masks.append(mask)

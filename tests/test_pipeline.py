@@ -64,6 +64,7 @@ def test_the_same_photo_gives_the_same_pixels_and_is_not_touched(restorer: Resto
     first, second = restorer.restore(aged), restorer.restore(aged)
     np.testing.assert_array_equal(first.rgb, second.rgb)
     np.testing.assert_array_equal(aged, kept)
+    np.testing.assert_array_equal(restorer.restore(aged, in_place=True).rgb, first.rgb)
 
 
 def test_a_gray_photo_stays_gray(restorer: Restorer, photo: Photo) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from oldphoto.nets.autoencoder import Autoencoder, Decoder, Encoder
@@ -48,6 +47,6 @@ class TranslationNet(nn.Module):
         seen = wanted.grown(REACH, whole)
         latent, mapped = seen.of(latent, 4), seen.of(mapped, 4)
         picture, mask, hidden = (seen.of(full) for full in (picture, mask, hidden))
-        after, before = self.decoder(torch.cat([mapped, latent])).chunk(2)
-        change = self.detail(seen.of(fine, 2), mapped - latent, mask, hidden).add_(after).sub_(before)
+        change = self.detail(seen.of(fine, 2), mapped - latent, mask, hidden)
+        change = change.add_(self.decoder(mapped)).sub_(self.decoder(latent))
         return wanted.of(change.add_(picture), 1, seen)

@@ -292,7 +292,7 @@ KINDS: dict[str, tuple[Kind, float]] = {
     "stain": (stain, 1.0),
     "peeled": (peeled, 1.6),
     "tear": (tear, 1.2),
-    "frayed": (frayed, 0.6),
+    "frayed": (frayed, 0.4),
 }
 """Every kind with how often it is drawn, relative to the others."""
 
