@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import math
 import multiprocessing
 import os
@@ -277,6 +278,7 @@ def _serve(pipe: Connection, folder: str, make_work: Callable[[], Work], threads
     os.chdir(folder)
     if not show_warnings:
         warnings.simplefilter("ignore")
+    gc.disable()  # to import torch makes many objects, none of them garbage: a tenth of the start
     try:
         work = make_work()
         _limit_opencv(threads)
@@ -286,6 +288,7 @@ def _serve(pipe: Connection, folder: str, make_work: Callable[[], Work], threads
     except Exception as error:
         pipe.send(WorkerError(f"unexpected {type(error).__name__}: {error}", traceback.format_exc()))
         return
+    gc.enable()
     pipe.send("ready")
     with contextlib.suppress(EOFError):
         while True:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import cv2
@@ -63,6 +65,7 @@ class FaceFinder:
     def __init__(self, detector: Detector = "hog", magnify: float = MAGNIFY) -> None:
         self._kind, self._magnify = detector, magnify
         self._hog = dlib.get_frontal_face_detector()
+        self._other_hog = copy.copy(self._hog)
         self._cnn = dlib.cnn_face_detection_model_v1(str(model_file("mmod_human_face_detector.dat")))
         self._landmarks = dlib.shape_predictor(str(model_file("shape_predictor_5_face_landmarks.dat")))
         self._lock = threading.Lock()  # dlib's detectors keep scratch memory
@@ -77,10 +80,14 @@ class FaceFinder:
         long_side = max(rgb.shape[:2])
         factor = min(max(SEARCH_SIDE / long_side, 1.0), LARGEST_SIDE / long_side, self._magnify)
         gray = _to_bytes(_resized(_stretched(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.float32)), factor))
-        candidates = []
-        for picture in (gray, _calm_and_even(gray, _GRAIN * factor)):
-            boxes, scores, _ = self._hog.run(picture, 0, _DOUBTFUL)
-            candidates += [self._face(picture, box, score, factor) for box, score in zip(boxes, scores, strict=True)]
+        searches = ((gray, self._hog), (_calm_and_even(gray, _GRAIN * factor), self._other_hog))
+        with ThreadPoolExecutor(len(searches)) as pool:  # dlib lets go of the interpreter
+            hits = pool.map(lambda search: search[1].run(search[0], 0, _DOUBTFUL), searches)
+        candidates = [
+            self._face(picture, box, score, factor)
+            for (picture, _), (boxes, scores, _) in zip(searches, hits, strict=True)
+            for box, score in zip(boxes, scores, strict=True)
+        ]
         faces = _without_doubles([face for face in candidates if _plausible(face)])
         return [face for face in faces if face.score >= _SURE or self._confirmed(rgb, face)]
 
