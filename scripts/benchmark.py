@@ -219,7 +219,8 @@ def start_up() -> dict[str, float]:
 def in_own_process(way: str, megapixels: float, threads: int) -> Timing:
     """`time_one` in a fresh process."""
     arguments = [sys.executable, __file__, "--one", way, "--megapixels", str(megapixels), "--threads", str(threads)]
-    environment = os.environ | workers.environment(threads)  # as the command line sets it for its workers
+    # As the command line sets it for its workers, but for scripts that import each other.
+    environment = os.environ | workers.environment(threads) | {"PYTHONSAFEPATH": ""}
     result = subprocess.run(arguments, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return Timing(**json.loads(result.stdout.splitlines()[-1]))
 
