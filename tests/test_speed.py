@@ -9,13 +9,18 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from conftest import Photo
 from torch import Tensor, nn
 
+from oldphoto import tiling
 from oldphoto.nets.denoiser import DenoiserNet
 from oldphoto.nets.inference import rearranged
 from oldphoto.nets.translation import TranslationNet
 from oldphoto.nets.unet import ScratchUNet
 from oldphoto.nets.windows import Window
+from oldphoto.scratches import DAMAGED, ScratchDetector
+from oldphoto.training.ageing import Severity, age
+from oldphoto.translation import Translator
 
 TOLERANCE = 0.1 / 255
 
@@ -59,6 +64,19 @@ def test_the_wanted_part_is_that_part_of_the_whole(kind: type[nn.Module], window
     pictures = inputs(kind, 192, 256)
     wanted = Window(*window)
     np.testing.assert_allclose(net(*pictures, wanted), wanted.of(net(*pictures)), atol=TOLERANCE)
+
+
+def test_half_precision_as_a_gpu_computes_in_changes_no_picture(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = age(photo("astronaut")[:320, :384], np.random.default_rng(1), Severity()).photo
+    detector, translator = ScratchDetector("cpu"), Translator("cpu")
+    mask = detector.detect(picture)
+    assert (mask > DAMAGED).any()
+    full, probability = translator.translate(picture, mask), detector.probability(picture)
+    monkeypatch.setattr(tiling, "HALF", {"cpu"})
+    assert not np.array_equal(detector.probability(picture), probability)
+    np.testing.assert_allclose(detector.probability(picture), probability, atol=0.01)
+    np.testing.assert_allclose(translator.translate(picture, mask), full, atol=1 / 255)
+    assert np.abs(translator.translate(picture, mask) - full).mean() < 0.1 / 255
 
 
 def test_the_networks_load_without_what_is_slow_to_import() -> None:

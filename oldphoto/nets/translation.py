@@ -49,4 +49,5 @@ class TranslationNet(nn.Module):
         picture, mask, hidden = (seen.of(full) for full in (picture, mask, hidden))
         change = self.detail(seen.of(fine, 2), mapped - latent, mask, hidden)
         change = change.add_(self.decoder(mapped)).sub_(self.decoder(latent))
-        return wanted.of(change.add_(picture), 1, seen)
+        # The picture keeps its precision where the networks compute in half of it.
+        return wanted.of(change.float().add_(picture), 1, seen)
