@@ -7,6 +7,7 @@ The fixtures are those of the tests, which hold every one to 1e-4 of the range o
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -17,8 +18,11 @@ import parity
 
 def main() -> None:
     """Print a row for each array of each fixture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", choices=[[], *parity.NETS])
+    networks = parser.parse_args().networks
     print("| fixture | array | largest difference | of the range |\n|---|---|---:|---:|")
-    for net in sys.argv[1:] or parity.NETS:
+    for net in networks or parity.NETS:
         for found in parity.measured(net):
             print(f"| {found.fixture} | {found.array} | {found.largest:.1e} | {found.relative:.1e} |", flush=True)
 
