@@ -17,11 +17,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import scipy.optimize
-import skimage.data
+from measure_classical import KINDS, PHOTOS, scikit_image_photo
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from oldphoto.arrays import FloatImage
 from oldphoto.classical import noise
 from oldphoto.classical.noise import TYPES, add_noise, expand, measure
 from oldphoto.imagefile import atomically
@@ -30,13 +29,6 @@ from oldphoto.training.datasets import load_held_out, load_images, random_crop
 Array = NDArray[np.float64]
 
 SIDE = 256
-BAR = {"none": 0.0, "gaussian": 0.06, "poisson": 40.0, "salt-and-pepper": 0.06, "speckle": 0.2}
-"""The noise that the comparison on the photos of scikit-image is made with."""
-
-SCIKIT_IMAGE = (
-    "camera", "astronaut", "chelsea", "coffee", "rocket", "coins", "brick", "grass", "gravel", "moon", "retina",
-    "hubble_deep_field", "immunohistochemistry",
-)  # fmt: skip
 
 
 def rules(features: Mapping[str, float]) -> str:
@@ -99,18 +91,6 @@ def fit(x: Array, types: Array, penalty: float = 3e-4) -> Array:
     return np.asarray(solution.x.reshape(shape))
 
 
-def scikit_image_photo(name: str, side: int = 384) -> FloatImage:
-    """The middle of a photo that comes with scikit-image, scaled to a square of ``side`` px."""
-    picture = np.asarray(getattr(skimage.data, name)(), np.float32) / 255
-    picture = np.repeat(picture[..., None], 3, 2) if picture.ndim == 2 else picture[..., :3]
-    height, width = picture.shape[:2]
-    short = min(height, width)
-    top, left = (height - short) // 2, (width - short) // 2
-    how = cv2.INTER_AREA if short > side else cv2.INTER_CUBIC
-    square = picture[top : top + short, left : left + short]
-    return np.asarray(cv2.resize(square, (side, side), interpolation=how).clip(0, 1), np.float32)
-
-
 def main() -> None:
     """Train, compare, and keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -147,8 +127,8 @@ def main() -> None:
     compare("held-out photos", *examples(load_held_out(arguments.data, "photos")[::2], rng))
     bar = [
         (measure(np.round(add_noise(scikit_image_photo(name), kind, level, rng) * 255) / np.float32(255)).features, k)
-        for name in SCIKIT_IMAGE
-        for kind, level in BAR.items()
+        for name in PHOTOS
+        for kind, level in KINDS.items()
         for k in (TYPES.index(kind),)
     ]
     learned, by_hand = compare("scikit-image, the five types of the bar", [f for f, _ in bar], [k for _, k in bar])
