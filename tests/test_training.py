@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ from oldphoto.nets.facegan import FaceNet
 from oldphoto.nets.tone import ToneNet
 from oldphoto.nets.translation import TranslationNet
 from oldphoto.nets.unet import ScratchUNet
-from oldphoto.training import autoencoders, datasets, loop, scratches, translation
+from oldphoto.training import autoencoders, curriculum, datasets, loop, scratches, translation
 from oldphoto.training.datasets import Batch, Maker, batches, load_held_out, load_images, scratch_examples
 from oldphoto.training.loop import Optimiser, Settings, autocast
 
@@ -420,3 +421,34 @@ def test_the_hardest_negatives_are_the_ones_that_are_kept(monkeypatch: pytest.Mo
     blank = {"photo": torch.full((1, 3, 32, 32), -1.0), "mask": torch.zeros(1, 1, 32, 32)}
     shown = {float(negatives.added_to(blank)["photo"][0, 0, 0, 0]) for _ in range(60)}
     assert shown == {-1.0, 1.0, 3.0}
+
+
+def test_what_is_repaired_worst_is_asked_for_more_often() -> None:
+    plan = curriculum.Curriculum()
+    severities = torch.from_numpy(np.random.default_rng(1).random((400, 5, 1, 1), np.float32))
+    for part in torch.split(severities, 4):  # noise leaves the largest errors, damage some
+        plan.learn(part, part[:, 2].flatten() + 0.4 * part[:, 3].flatten())
+    rng = np.random.default_rng(2)
+    drawn = np.array([dataclasses.astuple(plan.draw(rng)) for _ in range(4000)])
+    assert drawn.min() >= 0
+    assert drawn.max() <= 1
+    hard = dict(zip(curriculum.FAMILIES, (drawn > curriculum.HARD[0]).mean(0), strict=True))
+    assert hard["noise"] > 1.1 * hard["damage"]
+    assert hard["damage"] > 1.1 * hard["optics"]
+    assert min(hard.values()) > 0.3  # what is easy is not forgotten
+
+
+@pytest.mark.usefixtures("light")
+def test_the_translation_learns_what_to_ask_for(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare("translation", tmp_path)
+    errors: list[float] = []
+    learn = curriculum.Curriculum.learn
+
+    def noted(self: curriculum.Curriculum, severities: Tensor, found: Tensor) -> None:
+        errors.extend(found.tolist())
+        learn(self, severities, found)
+
+    monkeypatch.setattr(curriculum.Curriculum, "learn", noted)
+    translation.train(tiny(data, tmp_path, steps=4))
+    assert len(errors) > 2
+    assert all(error >= 0 for error in errors)

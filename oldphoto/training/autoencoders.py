@@ -37,11 +37,12 @@ class Autoencoders(nn.Module):
         self.old = Autoencoder()
 
 
-def train(settings: Settings) -> None:
+def train(settings: Settings, adversarial_weight: float = ADVERSARIAL_WEIGHT) -> None:
     """Train within the budget of ``settings`` and keep checkpoint and manifest in ``settings.out``.
 
     First the clean autoencoder; then the one for old photographs, begun from its weights, with the adversary that
-    makes the latents of real and synthetic old photographs alike (Wan et al., CVPR 2020, eq. 1 and 2).
+    makes the latents of real and synthetic old photographs alike (Wan et al., CVPR 2020, eq. 1 and 2), unless its
+    weight is 0.
     """
     require_crop(settings, 4)
     torch.manual_seed(settings.seed)
@@ -98,7 +99,7 @@ def train(settings: Settings) -> None:
             # Either side is pulled towards what the adversary takes for the other.
             fooled = adversarial(adversary(latents[0]), True) + adversarial(adversary(latents[1]), False)
         error, divergence = charbonnier(output.float(), picture), kl_divergence(mean.float(), log_variance.float())
-        old.step(error + KL_WEIGHT * divergence + ADVERSARIAL_WEIGHT * fooled.float(), progress)
+        old.step(error + KL_WEIGHT * divergence + adversarial_weight * fooled.float(), progress)
         with autocast(settings):
             told = adversarial(adversary(latents[0].detach()), False) + adversarial(
                 adversary(latents[1].detach()), True

@@ -17,6 +17,7 @@ from oldphoto.arrays import ByteImage, FloatImage
 from oldphoto.errors import UsageError
 from oldphoto.imagefile import INPUT_SUFFIXES
 from oldphoto.training.ageing import LUMA, Severity, age, fade
+from oldphoto.training.curriculum import as_picture
 from oldphoto.training.damage import damage
 from oldphoto.training.decoys import paste_decoys
 
@@ -107,8 +108,13 @@ def scratch_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage],
     return make
 
 
-def translation_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage], side: int) -> Maker:
-    """Examples for the local translation: ``photo``, ``aged``, ``mask`` and ``clean``.
+def translation_examples(
+    photos: Sequence[ByteImage],
+    textures: Sequence[ByteImage],
+    side: int,
+    draw: Callable[[Generator], Severity] = Severity.random,
+) -> Maker:
+    """Examples for the local translation: ``photo``, ``aged``, ``mask``, ``clean``, and the ``severity`` drawn.
 
     Tone is the tone estimator's business, so ``photo`` and ``clean`` share one: the aged picture is corrected, more or
     less well, by a linear fit to the clean one, which amplifies its noise as a correction does, and ``clean`` gets the
@@ -119,14 +125,22 @@ def translation_examples(photos: Sequence[ByteImage], textures: Sequence[ByteIma
     def make(rng: Generator) -> Example:
         clean = random_crop(photos[int(rng.integers(len(photos)))], side, rng, (0.6, 1.3))
         if rng.random() < 0.1:  # nothing to do, and nothing may be done
-            return {"photo": clean, "aged": clean, "mask": np.zeros((side, side), np.float32), "clean": clean}
-        aged = age(clean, rng, None, np.exp(rng.uniform(np.log(0.7), np.log(1.8))), textures)
-        while aged.mask.mean() > MOST_HIDDEN:
-            aged = age(clean, rng, None, np.exp(rng.uniform(np.log(0.7), np.log(1.8))), textures)
+            none, mask = as_picture(Severity(0, 0, 0, 0, 0)), np.zeros((side, side), np.float32)
+            return {"photo": clean, "aged": clean, "mask": mask, "clean": clean, "severity": none}
+        while True:
+            severity = draw(rng)
+            aged = age(clean, rng, severity, np.exp(rng.uniform(np.log(0.7), np.log(1.8))), textures)
+            if aged.mask.mean() <= MOST_HIDDEN:
+                break
         correct = _correction(aged.toned, clean, rng)
         brush = int(rng.choice([1, 2, 3, 3, 4]))
-        marked = np.asarray(cv2.dilate(aged.mask, np.ones((brush, brush), np.uint8)), np.float32)
-        return {"photo": correct(aged.photo), "aged": aged.photo, "mask": marked, "clean": correct(aged.toned)}
+        return {
+            "photo": correct(aged.photo),
+            "aged": aged.photo,
+            "mask": np.asarray(cv2.dilate(aged.mask, np.ones((brush, brush), np.uint8)), np.float32),
+            "clean": correct(aged.toned),
+            "severity": as_picture(severity),
+        }
 
     return make
 

@@ -18,6 +18,8 @@ from oldphoto.nets.unet import ScratchUNet
 from oldphoto.prefill import prefill
 from oldphoto.scratches import FAINT, graded
 from oldphoto.training import autoencoders, scratches
+from oldphoto.training.ageing import Severity
+from oldphoto.training.curriculum import Curriculum
 from oldphoto.training.datasets import (
     Batch,
     batches,
@@ -65,16 +67,19 @@ def _prefilled(photo: Tensor, mask: Tensor) -> Tensor:
     return torch.from_numpy(filled).permute(2, 0, 1).to(photo.device)
 
 
-def train(settings: Settings) -> None:
+def train(settings: Settings, on_demand: bool = True) -> None:
     """Train within the budget of ``settings``, from the autoencoders and the detector in ``settings.out``.
 
     Keeps checkpoint and manifest in ``settings.out``; with ``resume``, goes on with the end-to-end stage only.
+    ``on_demand``: harder kinds of ageing are shown more often (`Curriculum`).
     """
     require_crop(settings, TranslationNet.multiple)
     torch.manual_seed(settings.seed)
     started = time.time()
     photos, textures = load_scenes(settings.data), load_images(settings.data, "textures", "L")
-    make = translation_examples(photos, textures, settings.crop)
+    curriculum = Curriculum()
+    draw = curriculum.draw if on_demand else Severity.random
+    make = translation_examples(photos, textures, settings.crop, draw)
     stream = batches(make, settings.batch, settings.seed + int(settings.resume) * int(started))
     detector = channels_last(checkpoints.load(ScratchUNet, scratches.NAME, settings.out).eval(), settings.device)
     check = translation_examples(load_held_out(settings.data, "photos"), textures, 192)
@@ -100,6 +105,7 @@ def train(settings: Settings) -> None:
         weight = (1 + 2 * batch["mask"]) * _urgency(batch)
         error = (weight * ((output - clean).square() + 1e-6).sqrt()).mean()
         coarse = charbonnier(F.avg_pool2d(output, 4), F.avg_pool2d(clean, 4))
+        curriculum.learn(batch["severity"], (output - clean).abs().mean((1, 2, 3)))
         square = (output - clean).square().mean()
         loss = error + coarse + 2 * square
         measured = {"error": error.detach(), "coarse": coarse.detach(), "square": square.detach()}
