@@ -101,7 +101,8 @@ class Restorer:
         rgb : float32 H × W × 3 in [0, 1]
         mask : float32 H × W, 1 = damaged; takes the place of the detector
         gray : the photo is black and white by its kind, and its restoration shall be so too
-        in_place : the memory of ``rgb`` may be used for the result, which takes a third less; else it is not changed
+        in_place : the memory of ``rgb`` may be used for the result, which takes a third less; what is in it after an
+            error is undefined. Else ``rgb`` is not changed
 
         Raises
         ------

@@ -52,9 +52,10 @@ class Translator:
         """The clean version of a photo, H × W × 3 in [0, 1], of which ``mask`` (H × W, 1 = damaged) is repaired.
 
         ``strength`` scales the whole change, from 0 (the photo as it was) to 1. The input is not changed, unless
-        ``in_place``, which saves its memory, lets it be worked on.
+        ``in_place`` lets it be worked on, which saves its memory where the strength is 1.
         """
-        picture = rgb if in_place and strength == 1 else rgb.copy()
+        usable = rgb.flags.c_contiguous and rgb.flags.writeable
+        picture = rgb if in_place and strength == 1 and usable else np.array(rgb, np.float32, order="C")
         damage = None if mask is None or not mask.any() else (mask, fill_holes(picture, mask))
         tone, share = self.estimate_tone(picture)
         correct = _tone_correction(tone, share, picture.shape)

@@ -201,23 +201,25 @@ def restoring(
     def work(job: Job) -> Result:
         watch = _Stopwatch()
         with watch.timing("read"):
-            file = open_photo(job.source, max_pixels)
+            file = _Pages(job.source, max_pixels)
             own = None if job.mask is None else open_photo(job.mask, max_pixels)
         format = format_of(job.target) or ""
-        _check_pages(job, file.pages, format)
+        _check_pages(job, file.count, format)
         tally = _Tally()
 
+        def read(index: int) -> tuple[Photo, FloatImage | None]:
+            with watch.timing("read"):
+                photo = file.read(index)
+                mask = None if own is None else _fitting_mask(own, photo)
+            if previews and index == 0:
+                tally.before = preview(photo.rgb)  # now: the photo's memory becomes the restored one's
+            return photo, mask
+
         def restored() -> Iterator[Photo]:
-            for index in range(file.pages):
-                with watch.timing("read"):
-                    photo = file.page(index)
-                    mask = None if own is None else _fitting_mask(own, photo)
-                before = preview(photo.rgb) if previews and index == 0 else None
-                restoration, notice = restorers.restore(photo, mask, partial(file.page, index))
-                if index == file.pages - 1:
-                    file.close()
+            for index in range(file.count):
+                photo, restoration, notice = restorers.restore(partial(read, index))
                 watch.add(restoration.seconds)
-                tally.add(photo, restoration, notice, before)
+                tally.add(photo, restoration, notice)
                 if job.save_mask is not None:
                     # The photo comes last: a rerun takes a job whose photo exists for finished.
                     write_mask(_used_mask(restoration), job.save_mask)
@@ -258,15 +260,13 @@ class _Restorers:
         self._first = Restorer(options, device, checkpoints)
         self._others: dict[tuple[int | None, str], Restorer] = {}
 
-    def restore(
-        self, photo: Photo, mask: FloatImage | None, again: Callable[[], Photo]
-    ) -> tuple[Restoration, str | None]:
-        """Restore a photo, in its own memory; also say what had to be changed for want of memory, None if nothing.
+    def restore(self, read: Callable[[], tuple[Photo, FloatImage | None]]) -> tuple[Photo, Restoration, str | None]:
+        """Restore the photo, with the mask, that ``read`` gives: it is asked again after each attempt that failed.
 
-        ``again`` reads the photo anew, after an attempt that failed.
+        The photo's own memory takes the result. Also says what had to be changed for want of memory, None if nothing.
         """
         try:
-            return self._first.restore(photo.rgb, mask, photo.gray, in_place=True), None
+            return (*_attempt(self._first, read), None)
         except (MemoryError, RuntimeError) as error:
             if not batch.is_out_of_memory(error):
                 raise
@@ -274,13 +274,14 @@ class _Restorers:
         for tile, device in self._ways_out():
             _release_gpu_memory()
             try:
-                restoration = self._other(tile, device).restore(again().rgb, mask, photo.gray, in_place=True)
-            except (MemoryError, RuntimeError) as error:
+                photo, restoration = _attempt(self._other(tile, device), read)
+            except (MemoryError, RuntimeError, PhotoError) as error:
                 if not batch.is_out_of_memory(error):
                     raise
                 continue
             how = f"with tiles of {tile} pixels" if device == self._device else "on the CPU, which is slower"
-            return restoration, f"out of memory: some photos are restored {how} (--tile {_SMALL_TILES[0]} avoids it)"
+            notice = f"out of memory: some photos are restored {how} (--tile {_SMALL_TILES[0]} avoids it)"
+            return photo, restoration, notice
         raise shortage
 
     def _ways_out(self) -> Iterator[tuple[int | None, str]]:
@@ -298,6 +299,36 @@ class _Restorers:
         return self._others[tile, device]
 
 
+def _attempt(restorer: Restorer, read: Callable[[], tuple[Photo, FloatImage | None]]) -> tuple[Photo, Restoration]:
+    photo, mask = read()
+    return photo, restorer.restore(photo.rgb, mask, photo.gray, in_place=True)
+
+
+class _Pages:
+    """The photos of a file; one that is asked for a second time is read from the disk anew.
+
+    With the last page its bytes are let go of: they would be in memory while that is restored.
+    """
+
+    def __init__(self, source: Path, max_pixels: int) -> None:
+        self._file, self._max_pixels = open_photo(source, max_pixels), max_pixels
+        self._read = 0
+        self.sha256, self.count = self._file.sha256, self._file.pages
+
+    def read(self, index: int) -> Photo:
+        """Decode a page. Raises PhotoError as `read_photo`, and where the file is another one by now."""
+        if index < self._read:
+            again = open_photo(self._file.path, self._max_pixels)
+            if again.sha256 != self.sha256:
+                raise PhotoError("was changed while it was worked on: restore it again")
+            return again.page(index)
+        photo = self._file.page(index)
+        self._read = index + 1
+        if self._read == self.count:
+            self._file.close()
+        return photo
+
+
 def _release_gpu_memory() -> None:
     import torch
 
@@ -310,13 +341,14 @@ class _Tally:
     """What is told of the pages of a file."""
 
     warnings: list[str] = field(default_factory=list)
+    before: bytes | None = None
     _notices: list[str] = field(default_factory=list)
     _faces: list[tuple[float, float, float, float]] = field(default_factory=list)
     _damaged: list[tuple[int, float]] = field(default_factory=list)
     _pages: int = 0
     _first: Result = field(default_factory=Result)
 
-    def add(self, photo: Photo, restoration: Restoration, notice: str | None, before: bytes | None) -> None:
+    def add(self, photo: Photo, restoration: Restoration, notice: str | None) -> None:
         self._pages += 1
         self.warnings += (*photo.warnings, *restoration.warnings)
         self._notices += [] if notice is None else [notice]
@@ -324,8 +356,8 @@ class _Tally:
         share = _damaged_share(restoration)
         if share is not None:
             self._damaged.append((photo.rgb.size, share))
-        if before is not None:
-            self._first = _with_previews(Result(), before, restoration)
+        if self.before is not None and self._pages == 1:
+            self._first = _with_previews(Result(), self.before, restoration)
 
     def result(self) -> Result:
         pixels = sum(size for size, _ in self._damaged)

@@ -13,8 +13,9 @@ import torch
 from click.testing import CliRunner, Result
 
 from oldphoto import __version__, checkpoints, pipeline
-from oldphoto.batch import plan
+from oldphoto.batch import is_out_of_memory, plan
 from oldphoto.cli import main
+from oldphoto.errors import PhotoError
 from oldphoto.imagefile import Photo, read_photo, write_photo
 from oldphoto.pipeline import RestoreOptions
 from oldphoto.work import photo_naming, restoring
@@ -149,6 +150,34 @@ def test_a_gpu_out_of_memory_gets_smaller_tiles_then_the_cpu_takes_over(
     assert do(small).notices == ()
     assert SmallGpu.tried[len(tried) :] == [("cuda", asked)]
     assert np.allclose(read_photo(tmp_path / "out" / "large.png").rgb, 1 - PICTURE, atol=0.01)
+
+
+def test_a_photo_that_became_another_one_before_a_second_attempt_is_not_mixed_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "Restorer", SmallGpu)
+    monkeypatch.setattr("oldphoto.audit.made_by", lambda *_: {})
+    SmallGpu.largest, SmallGpu.tried = 256, []
+    source = tmp_path / "in" / "a.png"
+    write_photo(Photo(PICTURE), source)
+    (job,) = plan(tmp_path / "in", tmp_path / "out", photo_naming()).jobs
+    attempted = SmallGpu.restore
+
+    def replaced(self: SmallGpu, *given: object, **named: object) -> pipeline.Restoration:
+        write_photo(Photo(1 - PICTURE), source)
+        return attempted(self, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SmallGpu, "restore", replaced)
+    with pytest.raises(PhotoError, match="changed"):
+        restoring(RestoreOptions(faces=False), device="cuda")(job)
+    assert not job.target.exists()
+
+
+def test_memory_that_does_not_suffice_to_read_a_photo_again_is_a_lack_of_memory_too() -> None:
+    error = PhotoError("does not fit into memory")
+    error.__cause__ = MemoryError()
+    assert is_out_of_memory(error)
+    assert not is_out_of_memory(PhotoError("truncated"))
 
 
 def test_a_lack_of_memory_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,19 @@ def test_the_same_photo_gives_the_same_pixels_and_is_not_touched(restorer: Resto
     first, second = restorer.restore(aged), restorer.restore(aged)
     np.testing.assert_array_equal(first.rgb, second.rgb)
     np.testing.assert_array_equal(aged, kept)
-    np.testing.assert_array_equal(restorer.restore(aged, in_place=True).rgb, first.rgb)
+
+
+def test_a_photo_restored_in_its_own_memory_is_the_same(photo: Photo) -> None:
+    aged = age(cv2.resize(photo("astronaut"), (800, 800)), np.random.default_rng(1), WORN).photo
+    kept = aged.copy()
+    restorer = Restorer(RestoreOptions(with_scratch=True, faces=False), "cpu")
+    expected = restorer.restore(aged).rgb
+    mirrored = restorer.restore(aged[:, ::-1], in_place=True).rgb  # not contiguous: its memory can not be used
+    np.testing.assert_array_equal(aged, kept)
+    assert mirrored.shape == aged.shape
+    restored = restorer.restore(aged, in_place=True).rgb
+    assert np.shares_memory(restored, aged)
+    np.testing.assert_array_equal(restored, expected)
 
 
 def test_a_gray_photo_stays_gray(restorer: Restorer, photo: Photo) -> None:

@@ -406,8 +406,7 @@ def test_undamaged_pictures_taken_for_damaged_are_shown_again_until_they_are_not
     assert not any(given["mask"][0].any() for given in again)
     assert later["mask"].all()  # what was given is left alone
 
-    while not torch.equal(negatives.added_to(later)["photo"][0], wire):
-        pass
+    assert any(torch.equal(negatives.added_to(later)["photo"][0], wire) for _ in range(60))
     negatives.learn({"photo": later["photo"], "mask": torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)}, seen[1:])
     assert len(negatives) == 0
 
@@ -435,7 +434,10 @@ def test_what_is_repaired_worst_is_asked_for_more_often() -> None:
     hard = dict(zip(curriculum.FAMILIES, (drawn > curriculum.HARD[0]).mean(0), strict=True))
     assert hard["noise"] > 1.1 * hard["damage"]
     assert hard["damage"] > 1.1 * hard["optics"]
-    assert min(hard.values()) > 0.3  # what is easy is not forgotten
+    calm = curriculum.Curriculum()
+    calm.learn(severities[:4], torch.zeros(4))
+    even = np.array([dataclasses.astuple(calm.draw(rng)) for _ in range(4000)])
+    np.testing.assert_allclose((even > curriculum.HARD[0]).mean(0), 0.39, atol=0.04)  # none in demand: all alike
 
 
 @pytest.mark.usefixtures("light")
