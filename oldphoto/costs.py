@@ -19,7 +19,7 @@ from oldphoto.nets.wan2020.faces import FaceGenerator
 from oldphoto.nets.wan2020.mapping import PatchAttention
 from oldphoto.nets.wan2020.translation import Translation
 
-_SIDE = 1024  # of what is called a megapixel here
+_SIDE = 1024  # all networks can do it; the cost is told for a million pixels
 _PICTURE, _MASK = (3, _SIDE, _SIDE), (1, _SIDE, _SIDE)
 
 _RUNS: dict[tuple[str, str], tuple[type[nn.Module], tuple[tuple[int, ...], ...], str]] = {
@@ -63,7 +63,8 @@ def cost(record: Record) -> Cost | None:
             net(*(torch.empty(1, *shape) for shape in shapes))
     except Exception:  # a manifest from elsewhere: its configuration may be wrong in any way
         return None
-    return Cost(counter.get_total_flops() / 1e9, unit)
+    pixels = 1e6 / _SIDE**2 if unit == "megapixel" else 1.0
+    return Cost(pixels * counter.get_total_flops() / 1e9, unit)
 
 
 def _as_it_is(x: Tensor, damaged: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ class ScratchDetector:
     def probability(self, rgb: FloatImage) -> FloatImage:
         """How likely each pixel is damaged, H × W in [0, 1]: the highest over all scales."""
         found = np.empty(rgb.shape[:2], np.float32)
-        run_tiled(self._network, (rgb,), found, self.net.multiple, self.device, self.tile, MARGIN, cuts=True)
+        run_tiled(self._network, (rgb,), found, self.net.multiple, self.device, self.tile, MARGIN, cuts=True, half=True)
         if depth(rgb.shape, BASE):
             for rows, coarse in doubled(self.probability(halve(rgb)), found.shape):
                 np.maximum(found[rows], coarse, out=found[rows])

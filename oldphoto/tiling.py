@@ -20,8 +20,11 @@ from oldphoto.arrays import FloatImage, HalfImage
 from oldphoto.nets.windows import Window
 
 HALF = frozenset({"cuda"})
-"""Kinds of devices on which networks compute in half precision: faster there, and off by no more than 0.3/255. By up to
-2/255 would be bfloat16, which some processors are fast in."""
+"""Kinds of devices on which networks may compute in half precision, off by no more than 0.3/255 (measured in float16
+on a processor). By up to 2/255 would be bfloat16, which some processors are fast in."""
+
+_LARGE = 4_000_000
+"""Pixels of a picture from which on memory matters more than the time to ask the system for it again."""
 
 
 def run_tiled(
@@ -33,6 +36,7 @@ def run_tiled(
     tile: int,
     margin: int,
     cuts: bool = False,
+    half: bool = False,
 ) -> None:
     """Write ``network(*pictures)`` into ``out``, tile by tile.
 
@@ -45,6 +49,7 @@ def run_tiled(
     tile : side of a tile without margins, px (rounded up to ``multiple``); a tile at the border, which has a margin
         less, may be larger by that
     margin : what a tile sees of its neighbours on every side, px (likewise)
+    half : the network may compute in half precision where the device is one of HALF
     cuts : the network is also given the `Window` that is wanted of the tile, as its last argument, and gives that alone
     """
     side, margin = _round_up(tile, multiple), _round_up(margin, multiple)
@@ -60,8 +65,7 @@ def run_tiled(
         for left, right, before, after in across:
             tensors = [_tensor(picture, (above, below), (before, after), device) for picture in pictures]
             window = Window(top - above, bottom - above, left - before, right - before)
-            half = torch.autocast(device.type, torch.float16, enabled=device.type in HALF)
-            with torch.inference_mode(), half:
+            with torch.inference_mode(), torch.autocast(device.type, torch.float16, half and device.type in HALF):
                 result = network(*tensors, window) if cuts else window.of(network(*tensors))
             there = held[top - start : min(bottom, height) - start, left:right]
             core = result[0, :, : there.shape[0], : there.shape[1]].float().cpu()
@@ -69,7 +73,8 @@ def run_tiled(
         out[start:end] = held[: end - start]
         kept = held[end - start : bottom - start]
         held[: len(kept)] = kept
-    _return_memory()
+    if height * width >= _LARGE:
+        _return_memory()
 
 
 def run_overlapping(

@@ -97,7 +97,7 @@ class Translator:
                 picture[rows] += strip
             del change
         network, pictures = (self.net, (picture, *damage)) if damage else (self._undamaged, (picture,))
-        run_tiled(network, pictures, picture, self.net.multiple, self.device, self.tile, MARGIN, cuts=True)
+        run_tiled(network, pictures, picture, self.net.multiple, self.device, self.tile, MARGIN, cuts=True, half=True)
 
     def _undamaged(self, picture: Tensor, wanted: Window) -> Tensor:
         nothing = torch.zeros_like(picture)

@@ -232,9 +232,10 @@ class _Worker:
     def kill(self) -> None:
         """End the process, whatever it does."""
         self._killed = True
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
+        process = self._process  # the thread that waits for it may let go of it meanwhile
+        if process is not None:
+            process.kill()
+            process.join()
 
 
 def environment(threads: int) -> dict[str, str]:

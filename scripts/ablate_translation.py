@@ -3,8 +3,9 @@
     python scripts/ablate_translation.py DATA WORK [--steps 1500] [--autoencoder-steps 1500] [--card README]
 
 DATA is as for ``oldphoto train``. Everything trained is kept in WORK, and what is there is not trained again: an
-interrupted comparison goes on. Seeds, photographs and their ageing are the same for all. The scores are those of
-held-out crops, tone aside, with the masks that the bundled detector finds. --card enters the table into a model card.
+interrupted comparison goes on. Seeds and photographs are the same for all; what the curriculum draws also depends on
+time. The scores are those of held-out crops, tone aside, with the masks that the bundled detector finds. --card enters
+the table into a model card.
 """
 
 from __future__ import annotations
@@ -71,12 +72,14 @@ def parts_of(variant: Variant) -> Iterator[None]:
         PartialNonLocal.forward, translation.LATENT_SHARE = forward, share
 
 
-def once(folder: Path, train: Callable[[], object]) -> None:
-    """Train, unless that was done in this folder before."""
-    done = folder / "done"
+def once(settings: Settings, train: Callable[[], object]) -> None:
+    """Train, unless that was done with these settings before; raises SystemExit if it was with others."""
+    done = settings.out / "done"
     if not done.exists():
         train()
-        done.touch()
+        done.write_text(repr(settings), encoding="utf-8")
+    elif done.read_text(encoding="utf-8") != repr(settings):
+        raise SystemExit(f"{settings.out} was trained with other settings: take another folder")
 
 
 def train_autoencoders(variant: Variant, settings: Settings) -> None:
@@ -158,8 +161,8 @@ def main() -> None:
         start = arguments.work / ("autoencoders" if variant.adversary else "autoencoders-without-adversary")
         out = arguments.work / short
         first, second = settings(start, arguments.autoencoder_steps), settings(out, arguments.steps)
-        once(start, partial(train_autoencoders, variant, first))
-        once(out, partial(train_translation, variant, second, start))
+        once(first, partial(train_autoencoders, variant, first))
+        once(second, partial(train_translation, variant, second, start))
         kept = out / "scores.json"
         if not kept.exists():
             kept.write_text(json.dumps(asdict(variant) | scores(variant, out, arguments.data)), encoding="utf-8")

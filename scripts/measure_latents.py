@@ -24,8 +24,7 @@ from oldphoto import checkpoints
 from oldphoto.arrays import ByteImage, FloatImage
 from oldphoto.nets.autoencoder import Encoder
 from oldphoto.training import autoencoders
-from oldphoto.training.ageing import age
-from oldphoto.training.datasets import load_held_out, random_crop
+from oldphoto.training.datasets import load_held_out, load_images, random_crop, translation_examples
 
 Array = NDArray[np.float64]
 
@@ -35,11 +34,16 @@ SIDE, CROPS, CELLS = 192, 4, 96
 TRAININGS = {"without the adversary": "autoencoders-without-adversary", "with the adversary": "autoencoders"}
 
 
-def crops(photos: Sequence[ByteImage], aged: bool, seed: int) -> list[FloatImage]:
-    """Crops of photos, aged if asked for; the same for the same seed."""
-    rng = np.random.default_rng(seed)
-    pieces = [random_crop(photo, SIDE, rng, (0.6, 1.3)) for photo in photos for _ in range(CROPS)]
-    return [age(piece, rng).photo for piece in pieces] if aged else pieces
+def real_crops(photos: Sequence[ByteImage]) -> list[FloatImage]:
+    """Crops of old photos, as the adversary is trained with."""
+    rng = np.random.default_rng(1)
+    return [random_crop(photo, SIDE, rng, (0.6, 1.3)) for photo in photos for _ in range(CROPS)]
+
+
+def synthetic_crops(photos: Sequence[ByteImage], textures: Sequence[ByteImage]) -> list[FloatImage]:
+    """As many crops of clean photos, aged as the adversary is trained with."""
+    rng, make = np.random.default_rng(2), translation_examples(photos, textures, SIDE)
+    return [make(rng)["photo"] for _ in range(CROPS * len(photos))]
 
 
 @torch.inference_mode()
@@ -89,8 +93,8 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--card", type=Path)
     arguments = parser.parse_args()
-    real = crops(load_held_out(arguments.data, "old"), aged=False, seed=1)
-    synthetic = crops(load_held_out(arguments.data, "photos"), aged=True, seed=2)
+    real = real_crops(load_held_out(arguments.data, "old"))
+    synthetic = synthetic_crops(load_held_out(arguments.data, "photos"), load_images(arguments.data, "textures", "L"))
     found = {}
     lines = ["| autoencoder | real to synthetic | one half of the real to the other |", "| --- | ---: | ---: |"]
     for name, folder in TRAININGS.items():

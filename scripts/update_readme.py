@@ -25,8 +25,10 @@ HEIGHT = 340
 
 
 def with_section(text: str, name: str, content: str) -> str:
-    """A text with new content between its markers ``<!-- name -->`` and ``<!-- /name -->``."""
+    """A text with new content between its markers ``<!-- name -->`` and ``<!-- /name -->``; they must be there."""
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    if start not in text or end not in text:
+        raise SystemExit(f"the page has no place for this: put {start} and {end} where it belongs")
     head, tail = text.split(start)[0], text.split(end)[1]
     return f"{head}{start}\n{content}\n{end}{tail}"
 

@@ -28,7 +28,7 @@ from oldphoto.nets.facegan import FaceNet
 from oldphoto.nets.tone import ToneNet
 from oldphoto.nets.translation import TranslationNet
 from oldphoto.nets.unet import ScratchUNet
-from oldphoto.training import autoencoders, curriculum, datasets, loop, scratches, translation
+from oldphoto.training import autoencoders, curriculum, datasets, loop, parallel, scratches, translation
 from oldphoto.training.datasets import Batch, Maker, batches, load_held_out, load_images, scratch_examples
 from oldphoto.training.loop import Optimiser, Settings, autocast
 
@@ -454,3 +454,14 @@ def test_the_translation_learns_what_to_ask_for(data: Path, tmp_path: Path, monk
     translation.train(tiny(data, tmp_path, steps=4))
     assert len(errors) > 2
     assert all(error >= 0 for error in errors)
+
+
+def test_each_of_several_processes_is_shown_examples_of_its_own(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+    for rank in range(3):
+        monkeypatch.setattr(parallel, "accelerator", lambda rank=rank: SimpleNamespace(process_index=rank))
+        seeds.append(tiny(data, data, seed=4).seed_of_examples(0.0))
+    assert len(set(seeds)) == 3
+    monkeypatch.setattr(parallel, "accelerator", lambda: None)
+    assert tiny(data, data, seed=4).seed_of_examples(9.0) == 4
+    assert tiny(data, data, seed=4, resume=True).seed_of_examples(9.0) != 4

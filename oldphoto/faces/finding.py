@@ -81,7 +81,8 @@ class FaceFinder:
         factor = min(max(SEARCH_SIDE / long_side, 1.0), LARGEST_SIDE / long_side, self._magnify)
         gray = _to_bytes(_resized(_stretched(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.float32)), factor))
         searches = ((gray, self._hog), (_calm_and_even(gray, _GRAIN * factor), self._other_hog))
-        with ThreadPoolExecutor(len(searches)) as pool:  # dlib lets go of the interpreter
+        # dlib lets go of the interpreter; OpenCV knows how many threads this process may have.
+        with ThreadPoolExecutor(min(len(searches), cv2.getNumThreads())) as pool:
             hits = pool.map(lambda search: search[1].run(search[0], 0, _DOUBTFUL), searches)
         candidates = [
             self._face(picture, box, score, factor)

@@ -53,7 +53,7 @@ def train(settings: Settings, adversarial_weight: float = ADVERSARIAL_WEIGHT) ->
     real = load_images(settings.data, "old")
     check = plain_crops(load_held_out(settings.data, "photos"), 256)
     held_out = on_device(next(batches(check, 40, 7, workers=0)), settings.device)["photo"]
-    seed = settings.seed + int(settings.resume) * int(started)
+    seed = settings.seed_of_examples(started)
 
     clean = Optimiser([nets.clean], settings.learning_rate)
     crops = batches(plain_crops(photos, settings.crop), settings.batch, seed)

@@ -27,7 +27,7 @@ class Curriculum:
     """Draws how hard each family of ageing hits, and learns from the errors that are left which to ask for.
 
     In demand is a family by how much larger the errors are where it hits than where it does not. The processes that
-    make examples share what has been learned.
+    make examples share what has been learned, so that when they draw decides what: no run is repeated exactly.
     """
 
     def __init__(self) -> None:

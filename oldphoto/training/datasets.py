@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -212,13 +213,16 @@ def _collate(examples: list[Example]) -> Batch:
 
 
 def batches(make: Maker, size: int, seed: int, workers: int = 1) -> Iterator[Batch]:
-    """Endless batches of ``size`` examples, made by ``workers`` processes (0: in this one)."""
+    """Endless batches of ``size`` examples, made by ``workers`` processes (0, or where none can be forked: in this)."""
+    if "fork" not in multiprocessing.get_all_start_methods():
+        workers = 0
     loader = DataLoader(
         _Stream(make, seed),
         batch_size=size,
         num_workers=workers,
         collate_fn=_collate,
         prefetch_factor=4 if workers else None,
+        multiprocessing_context="fork" if workers else None,
     )
     # The processes are forked, and wait for ever for threads that OpenCV had before, and that a fork leaves behind.
     threads = cv2.getNumThreads()

@@ -62,7 +62,7 @@ def train(settings: Settings) -> None:
     net = channels_last(net, settings.device)
     optimiser = Optimiser([net], settings.learning_rate)
     make = denoising_examples(load_images(settings.data, "photos"), settings.crop)
-    stream = batches(make, settings.batch, settings.seed + int(settings.resume) * int(started))
+    stream = batches(make, settings.batch, settings.seed_of_examples(started))
     check = denoising_examples(load_held_out(settings.data, "photos"), 160, CHECKED)
     held_out = on_device(next(batches(check, 80, 7, workers=0)), settings.device)
 

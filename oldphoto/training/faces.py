@@ -139,7 +139,7 @@ def train(settings: Settings) -> None:
     identity = channels_last(load_identity_net(), settings.device)
     translator = _translator(settings)
     make = face_examples(aligned(load_images(settings.data, "faces")), translator)
-    stream = batches(make, settings.batch, settings.seed + int(settings.resume) * int(started))
+    stream = batches(make, settings.batch, settings.seed_of_examples(started))
     check = face_examples(aligned(load_held_out(settings.data, "faces")), translator)
     held_out = on_device(next(batches(check, 60, 7, workers=0)), settings.device)
     before = _scores(held_out["photo"], perceptual, identity, held_out)

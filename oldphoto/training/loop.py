@@ -46,6 +46,10 @@ class Settings:
     bfloat16: bool | None = None
     """Whether networks compute in bfloat16; None: where it is faster."""
 
+    def seed_of_examples(self, started: float) -> int:
+        """The seed of what this process is shown: its own among several, and another whenever training is resumed."""
+        return parallel.seed(self.seed) + int(self.resume) * int(started)
+
     def record(self, started: float, steps: int) -> dict[str, object]:
         """What the manifest keeps of the run: enough to repeat it."""
         return {

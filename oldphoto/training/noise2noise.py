@@ -136,7 +136,7 @@ def train(settings: Settings) -> None:
     net = channels_last(checkpoints.load(TranslationNet, NAME, settings.out), settings.device)
     before = deepcopy(net).eval().requires_grad_(False)
     optimiser = Optimiser([net], settings.learning_rate)
-    stream = batches(scan_examples(shown, settings.crop), settings.batch, settings.seed)
+    stream = batches(scan_examples(shown, settings.crop), settings.batch, settings.seed_of_examples(started))
     held_out = next(batches(scan_examples(kept, settings.crop), 16, 7, workers=0))["photo"].to(settings.device)
 
     def step(progress: float) -> Mapping[str, Tensor]:

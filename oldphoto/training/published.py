@@ -28,7 +28,6 @@ from oldphoto.nets.wan2020.detector import Detector
 from oldphoto.nets.wan2020.faces import FaceGenerator
 from oldphoto.nets.wan2020.translation import Translation
 from oldphoto.published import SQUARE
-from oldphoto.training import parallel
 from oldphoto.training.ageing import Severity, age
 from oldphoto.training.datasets import (
     Batch,
@@ -139,7 +138,7 @@ def _begun(kind: type[nn.Module], name: str, config: Table[str, Any], settings: 
 
 def _stream(make: Maker, settings: Settings, size: int | None = None) -> Iterator[Batch]:
     """Batches of examples, others in every process and after every resumption."""
-    seed = parallel.seed(settings.seed) + int(settings.resume) * int(time.time())
+    seed = settings.seed_of_examples(time.time())
     return batches(make, size or settings.batch, seed)
 
 

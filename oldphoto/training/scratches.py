@@ -89,7 +89,7 @@ def train(settings: Settings) -> None:
     optimiser = Optimiser([net], settings.learning_rate)
     photos, textures = load_scenes(settings.data), load_images(settings.data, "textures", "L")
     make = scratch_examples(photos, textures, settings.crop)
-    stream = batches(make, settings.batch, settings.seed + int(settings.resume) * int(started))
+    stream = batches(make, settings.batch, settings.seed_of_examples(started))
     check = scratch_examples(load_held_out(settings.data, "photos"), textures, 256)
     rng = np.random.default_rng(7)
     examples = [check(rng) for _ in range(60)]

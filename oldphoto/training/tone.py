@@ -28,7 +28,7 @@ def train(settings: Settings) -> None:
     optimiser = Optimiser([net], settings.learning_rate)
     photos, textures = load_scenes(settings.data), load_images(settings.data, "textures", "L")
     make = tone_examples(photos, textures, ToneNet.SIDE)
-    stream = batches(make, 4 * settings.batch, settings.seed + int(settings.resume) * int(started))
+    stream = batches(make, 4 * settings.batch, settings.seed_of_examples(started))
     check = tone_examples(load_held_out(settings.data, "photos"), textures, ToneNet.SIDE)
     held_out = on_device(next(batches(check, 240, 7, workers=0)), settings.device)
 

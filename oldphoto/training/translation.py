@@ -80,7 +80,7 @@ def train(settings: Settings, on_demand: bool = True) -> None:
     curriculum = Curriculum()
     draw = curriculum.draw if on_demand else Severity.random
     make = translation_examples(photos, textures, settings.crop, draw)
-    stream = batches(make, settings.batch, settings.seed + int(settings.resume) * int(started))
+    stream = batches(make, settings.batch, settings.seed_of_examples(started))
     detector = channels_last(checkpoints.load(ScratchUNet, scratches.NAME, settings.out).eval(), settings.device)
     check = translation_examples(load_held_out(settings.data, "photos"), textures, 192)
     held_out = on_device(next(batches(check, 60, 7, workers=0)), settings.device)
