@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
-from update_readme import with_section
+from update_readme import enter
 
 from oldphoto import checkpoints
 from oldphoto.nets.mapping import PartialNonLocal
@@ -171,8 +171,7 @@ def main() -> None:
     text = table(rows, arguments.steps, arguments.autoencoder_steps)
     print(text)
     if arguments.card:
-        page = arguments.card.read_text(encoding="utf-8")
-        arguments.card.write_text(with_section(page, "ablations", text), encoding="utf-8")
+        enter(arguments.card, "ablations", text)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from update_readme import with_section
+from update_readme import enter
 
 from oldphoto import workers
 from oldphoto.arrays import FloatImage
@@ -342,8 +342,7 @@ def main() -> None:
     if arguments.plot:
         draw(timings, arguments.plot)
     if arguments.readme:
-        page = arguments.readme.read_text(encoding="utf-8")
-        arguments.readme.write_text(with_section(page, "speed", text), encoding="utf-8")
+        enter(arguments.readme, "speed", text)
 
 
 if __name__ == "__main__":

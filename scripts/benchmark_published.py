@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import peak_memory
-from update_readme import with_section
+from update_readme import enter
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("detection", "VAE_A_quality", "VAE_B_quality", "VAE_B_scratch",
@@ -108,8 +108,7 @@ def main() -> None:
         text = table(arguments.sides, arguments.threads, arguments.weights or stand_ins(Path(folder)))
     print(text)
     if arguments.readme:
-        page = arguments.readme.read_text(encoding="utf-8")
-        arguments.readme.write_text(with_section(page, "published", text), encoding="utf-8")
+        enter(arguments.readme, "published", text)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.random import Generator
-from update_readme import ROOT, with_section
+from update_readme import ROOT, enter
 
 from oldphoto.arrays import FloatImage
 from oldphoto.classical.deblurring import Deblurrer
@@ -84,10 +84,7 @@ def main() -> None:
     lines += [f"| {' | '.join([row, *values])} |" for row, values in cells.items()]
     print("\n".join(lines))
     if arguments.write:
-        readme = ROOT / "README.md"
-        section = "\n".join([CAPTION.format(count=len(chosen)), "", *lines])
-        text = with_section(readme.read_text(encoding="utf-8"), "deblurring", section)
-        readme.write_text(text, encoding="utf-8")
+        enter(ROOT / "README.md", "deblurring", "\n".join([CAPTION.format(count=len(chosen)), "", *lines]))
 
 
 if __name__ == "__main__":

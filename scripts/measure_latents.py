@@ -18,7 +18,7 @@ import numpy as np
 import scipy.linalg
 import torch
 from numpy.typing import NDArray
-from update_readme import with_section
+from update_readme import enter
 
 from oldphoto import checkpoints
 from oldphoto.arrays import ByteImage, FloatImage
@@ -107,8 +107,7 @@ def main() -> None:
     if arguments.plot:
         draw(found, arguments.plot)
     if arguments.card:
-        page = arguments.card.read_text(encoding="utf-8")
-        arguments.card.write_text(with_section(page, "latents", text), encoding="utf-8")
+        enter(arguments.card, "latents", text)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,11 @@ def with_section(text: str, name: str, content: str) -> str:
     return f"{head}{start}\n{content}\n{end}{tail}"
 
 
+def enter(page: Path, name: str, content: str) -> None:
+    """Give a page new content between the markers of a name."""
+    page.write_text(with_section(page.read_text(encoding="utf-8"), name, content), encoding="utf-8")
+
+
 def of_height(picture: FloatImage, height: int) -> FloatImage:
     """A picture scaled to a height in px."""
     size = (round(picture.shape[1] * height / picture.shape[0]), height)
@@ -62,9 +67,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     arguments = parser.parse_args()
     write_photo(Photo(before_after(ROOT / "examples")), ROOT / "docs" / "before-after.jpg", "jpg", 88)
-    readme = ROOT / "README.md"
-    section = benchmark(arguments.data)
-    readme.write_text(with_section(readme.read_text(encoding="utf-8"), "benchmark", section), encoding="utf-8")
+    enter(ROOT / "README.md", "benchmark", benchmark(arguments.data))
 
 
 if __name__ == "__main__":
