@@ -25,7 +25,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
 
-from oldphoto import batch
+from oldphoto import batch, machine
 from oldphoto.batch import Job, Result, Work
 from oldphoto.errors import OldphotoError, WorkerError
 
@@ -49,32 +49,11 @@ _STOPS = frozenset(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGH
 
 def default_jobs(pending: int, device: str = "auto") -> int:
     """Return how many photos to work on at once: what the cores and the memory carry, and what is worth the start."""
-    if device.startswith(("cuda", "mps")) or (device == "auto" and _has_accelerator()):
+    if device.startswith(("cuda", "mps")) or (device == "auto" and machine.has_accelerator()):
         able = ACCELERATED_JOBS
     else:
-        able = min(_cores(), max(1, _free_memory() // MEMORY))
+        able = min(machine.cores(), max(1, machine.free_memory() // MEMORY))
     return max(1, min(able, math.ceil(pending / 2)))
-
-
-def _has_accelerator() -> bool:
-    return Path("/dev/nvidiactl").exists() or sys.platform == "darwin"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-def _free_memory() -> int:
-    """Return the bytes that are free for this process, or a guess where the system does not tell."""
-    bounds = []
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        bounds.append(1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))))
-    with contextlib.suppress(OSError, ValueError):  # a container's share
-        group = Path("/sys/fs/cgroup")
-        limit, used = ((group / name).read_text() for name in ("memory.max", "memory.current"))
-        bounds.append(int(limit) - int(used))
-    return min(bounds) if bounds else 4 * MEMORY
 
 
 class Workers:
@@ -109,7 +88,7 @@ class Workers:
         show_warnings: bool = False,
         threads: int | None = None,
     ) -> None:
-        threads = threads or min(_cores(), THREADS)
+        threads = threads or min(machine.cores(), THREADS)
         self._workers = [_Worker(make_work, threads, timeout, show_warnings) for _ in range(count)]
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
         for worker in self._workers:

@@ -99,12 +99,12 @@ def test_killing_all_makes_jobs_at_work_fail_at_once(tmp_path: Path, traces: Pat
 
 
 def test_as_many_at_once_as_there_is_work_and_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oldphoto.workers._cores", lambda: 8)
-    monkeypatch.setattr("oldphoto.workers._free_memory", lambda: 64 * 1024**3)
+    monkeypatch.setattr("oldphoto.machine.cores", lambda: 8)
+    monkeypatch.setattr("oldphoto.machine.free_memory", lambda: 64 * 1024**3)
     assert [default_jobs(pending, "cpu") for pending in (1, 2, 3, 100)] == [1, 1, 2, 8]
-    monkeypatch.setattr("oldphoto.workers._free_memory", lambda: 5 * 1024**3)
+    monkeypatch.setattr("oldphoto.machine.free_memory", lambda: 5 * 1024**3)
     assert default_jobs(100, "cpu") == 2
-    monkeypatch.setattr("oldphoto.workers._free_memory", lambda: 1024**3)
+    monkeypatch.setattr("oldphoto.machine.free_memory", lambda: 1024**3)
     assert default_jobs(100, "cpu") == 1
     assert default_jobs(100, "cuda:1") == 2
 
