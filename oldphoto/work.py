@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,12 +40,15 @@ from oldphoto.imagefile import (
     write_photo,
 )
 from oldphoto.report import ReportEntry, preview, preview_mask
+from oldphoto.shortage import WithLessMemory
 
 if TYPE_CHECKING:
     from oldphoto.pipeline import Restoration, RestoreOptions, Restorer
     from oldphoto.training.ageing import Aged
 
-_SMALL_TILES = (512, 256, 128)  # sides in pixels, tried one after the other where the memory does not hold the usual
+SOFTWARE = f"oldphoto {__version__}"
+"""What the EXIF Software tag says of photos that were changed."""
+
 _DAMAGED = 0.5  # mask values from here on count as damage in the log and the report
 _PRINT_SIDE = 400  # short side, in pixels, of the photo that blur, grain and defects of ageing are measured for
 _SMALLEST_PRINT = 20  # below it defects shrink no more: they would be endlessly many on a narrow strip
@@ -194,8 +196,13 @@ def restoring(
     CheckpointError
         The weights are missing or altered.
     """
-    restorers = _Restorers(options, device, checkpoints)
-    software = f"oldphoto {__version__}" if stamp else None
+    from oldphoto.pipeline import Restorer
+
+    def make(tile: int | None, device: str) -> Restorer:
+        return Restorer(replace(options, tile=tile), device, checkpoints)
+
+    restorers = WithLessMemory(make, options.tile, device)
+    software = SOFTWARE if stamp else None
     made_by = audit.made_by(options, device, checkpoints, quality, software)
 
     def work(job: Job) -> Result:
@@ -217,7 +224,7 @@ def restoring(
 
         def restored() -> Iterator[Photo]:
             for index in range(file.count):
-                photo, restoration, notice = restorers.restore(partial(read, index))
+                (photo, restoration), notice = restorers.apply(partial(_attempt, partial(read, index)))
                 watch.add(restoration.seconds)
                 tally.add(photo, restoration, notice)
                 if job.save_mask is not None:
@@ -246,60 +253,8 @@ def _check_pages(job: Job, pages: int, format: str) -> None:
         raise PhotoError(f"has {pages} pages, but masks are given and saved for single photos: split it, or leave them")
 
 
-class _Restorers:
-    """A Restorer, and where memory is short others with smaller tiles, in the end on the CPU, each made when needed.
-
-    Every photo begins with the first again, so that what becomes of it does not depend on those before it.
-    """
-
-    def __init__(self, options: RestoreOptions, device: str, checkpoints: Path | None) -> None:
-        from oldphoto.pipeline import Restorer
-
-        self._make = Restorer
-        self._options, self._device, self._checkpoints = options, device, checkpoints
-        self._first = Restorer(options, device, checkpoints)
-        self._others: dict[tuple[int | None, str], Restorer] = {}
-
-    def restore(self, read: Callable[[], tuple[Photo, FloatImage | None]]) -> tuple[Photo, Restoration, str | None]:
-        """Restore the photo, with the mask, that ``read`` gives: it is asked again after each attempt that failed.
-
-        The photo's own memory takes the result. Also says what had to be changed for want of memory, None if nothing.
-        """
-        try:
-            return (*_attempt(self._first, read), None)
-        except (MemoryError, RuntimeError) as error:
-            if not batch.is_out_of_memory(error):
-                raise
-            shortage = error.with_traceback(None)  # its frames hold what fills the memory
-        for tile, device in self._ways_out():
-            _release_gpu_memory()
-            try:
-                photo, restoration = _attempt(self._other(tile, device), read)
-            except (MemoryError, RuntimeError, PhotoError) as error:
-                if not batch.is_out_of_memory(error):
-                    raise
-                continue
-            how = f"with tiles of {tile} pixels" if device == self._device else "on the CPU, which is slower"
-            notice = f"out of memory: some photos are restored {how} (--tile {_SMALL_TILES[0]} avoids it)"
-            return photo, restoration, notice
-        raise shortage
-
-    def _ways_out(self) -> Iterator[tuple[int | None, str]]:
-        largest = self._options.tile or math.inf
-        for tile in _SMALL_TILES:
-            if tile < largest:
-                yield tile, self._device
-        if self._device != "cpu":
-            yield self._options.tile, "cpu"
-
-    def _other(self, tile: int | None, device: str) -> Restorer:
-        if (tile, device) not in self._others:
-            options = replace(self._options, tile=tile)
-            self._others[tile, device] = self._make(options, device, self._checkpoints)
-        return self._others[tile, device]
-
-
-def _attempt(restorer: Restorer, read: Callable[[], tuple[Photo, FloatImage | None]]) -> tuple[Photo, Restoration]:
+def _attempt(read: Callable[[], tuple[Photo, FloatImage | None]], restorer: Restorer) -> tuple[Photo, Restoration]:
+    """Restore the photo, with the mask, that ``read`` gives, in its own memory: each attempt asks for it anew."""
     photo, mask = read()
     return photo, restorer.restore(photo.rgb, mask, photo.gray, in_place=True)
 
@@ -327,13 +282,6 @@ class _Pages:
         if self._read == self.count:
             self._file.close()
         return photo
-
-
-def _release_gpu_memory() -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 @dataclass
@@ -399,18 +347,22 @@ def finding_masks(
     """
     from oldphoto.stages import scratch_detector
 
-    detector = scratch_detector(device, checkpoints, tile)
+    detectors = WithLessMemory(lambda tile, device: scratch_detector(device, checkpoints, tile), tile, device)
 
     def work(job: Job) -> Result:
         watch = _Stopwatch()
         with watch.timing("read"):
             photo = read_photo(job.source, max_pixels)
         with watch.timing("scratches"):
-            mask = (detector.detect(photo.rgb) >= _DAMAGED).astype(np.float32)
+            found, notice = detectors.apply(lambda detector: detector.detect(photo.rgb))
+            mask = (found >= _DAMAGED).astype(np.float32)
         with watch.timing("write"):
             write_mask(mask, job.target)
         return Result(
-            seconds=watch.seconds, damaged_share=float((mask >= _DAMAGED).mean()), warnings=tuple(photo.warnings)
+            seconds=watch.seconds,
+            damaged_share=float((mask >= _DAMAGED).mean()),
+            warnings=tuple(photo.warnings),
+            notices=() if notice is None else (notice,),
         )
 
     return work
@@ -471,22 +423,44 @@ def ageing(*, seed: int = 0, severity: float | None = None, quality: int = 95, m
     return work
 
 
+Filter = Callable[[FloatImage], FloatImage]
+"""Makes the new pixels of a page, H × W × 3 in [0, 1], and leaves the old ones as they are."""
+
+
 def filtering(
-    change: Callable[[Photo, Job], FloatImage], stage: str, quality: int = 95, max_pixels: int = PIXEL_LIMIT
+    make: Callable[[int | None, str], Filter],
+    stage: str,
+    *,
+    tile: int | None = None,
+    device: str = "auto",
+    quality: int = 95,
+    stamp: bool = True,
+    max_pixels: int = PIXEL_LIMIT,
 ) -> Work:
     """Return the work that writes a photo, or every page of a TIFF, with other pixels; gray ones stay gray.
 
     Parameters
     ----------
-    change
-        Makes the new pixels of a page, H × W × 3 in [0, 1].
+    make
+        Makes the filter, once, for tiles of a side in pixels and a device; again where the memory is short.
     stage
         What the log calls the time that it takes.
+    tile, device
+        The side of the tiles, None for the usual, and "auto", "cpu", "cuda", "cuda:N" or "mps".
     quality
         The quality of JPEG and WebP, 1 to 100.
+    stamp
+        Let the EXIF Software tag say what changed the photo.
     max_pixels
         Larger photos are refused.
+
+    Raises
+    ------
+    OldphotoError
+        What `make` raises.
     """
+    filters = WithLessMemory(make, tile, device)
+    software = SOFTWARE if stamp else None
 
     def work(job: Job) -> Result:
         watch = _Stopwatch()
@@ -495,21 +469,23 @@ def filtering(
         format = format_of(job.target) or ""
         check_pages(file.pages, format)
         warnings: list[str] = []
+        notices: list[str] = []
 
-        def changed() -> Iterator[Photo]:
-            for index in range(file.pages):
-                with watch.timing("read"):
-                    photo = file.page(index)
-                warnings.extend(photo.warnings)
-                with watch.timing(stage), _naming_page(index, file.pages):
-                    rgb = change(photo, job)
-                yield photo.with_rgb(np.repeat(rgb.mean(2, keepdims=True), 3, 2) if photo.gray else rgb)
+        def changed(index: int) -> Photo:
+            with watch.timing("read"):
+                photo = file.page(index)
+            warnings.extend(photo.warnings)
+            with watch.timing(stage), _naming_page(index, file.pages):
+                rgb, notice = filters.apply(lambda change: change(photo.rgb))
+            notices.extend([] if notice is None else [notice])
+            return photo.with_rgb(np.repeat(rgb.mean(2, keepdims=True), 3, 2) if photo.gray else rgb)
 
         with watch.timing_the_rest("write"):
-            written = write_pages(changed(), job.target, format, quality)
+            written = write_pages(map(changed, range(file.pages)), job.target, format, quality, software)
         return Result(
             seconds=watch.seconds,
             warnings=(*warnings, *written.warnings),
+            notices=tuple(dict.fromkeys(notices)),
             pages=file.pages,
             input_sha256=file.sha256,
             output_sha256=written.sha256,

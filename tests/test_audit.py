@@ -180,6 +180,56 @@ def test_memory_that_does_not_suffice_to_read_a_photo_again_is_a_lack_of_memory_
     assert not is_out_of_memory(PhotoError("truncated"))
 
 
+class SmallGpuFor:
+    """Stands for a detector or a denoiser on a GPU that holds tiles of up to 256 px; the CPU holds all."""
+
+    def __init__(self, device: str, folder: Path | None = None, tile: int | None = None) -> None:
+        self.device, self.tile = device, tile
+
+    def detect(self, rgb: np.ndarray) -> np.ndarray:
+        self._take_memory()
+        return np.ones(rgb.shape[:2], np.float32)
+
+    def denoise(self, rgb: np.ndarray, level: object) -> np.ndarray:
+        self._take_memory()
+        return np.full_like(rgb, 0.25)
+
+    def _take_memory(self) -> None:
+        if self.device != "cpu" and (self.tile or 640) > 256:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+
+@pytest.mark.parametrize("command", [("mask",), ("denoise", "--method", "learned")])
+def test_masks_and_denoising_get_smaller_tiles_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    from in_this_process import InThisProcess
+
+    monkeypatch.setattr("oldphoto.workers.Workers", InThisProcess)
+    monkeypatch.setattr("oldphoto.stages.scratch_detector", SmallGpuFor)
+    monkeypatch.setattr("oldphoto.classical.learned.Denoiser", SmallGpuFor)
+    write_photo(Photo(PICTURE), tmp_path / "in" / "a.png")
+    given = (*command, str(tmp_path / "in"), str(tmp_path / "out"), "--device", "cuda")
+    done = oldphoto(*given)
+    assert done.exit_code == 0, done.output
+    assert "out of memory: some photos are done with tiles of 256 pixels" in done.stderr
+    (made,) = (tmp_path / "out").iterdir()
+    assert np.ptp(read_photo(made).rgb) == 0
+    fits = oldphoto(*given, "--tile", "256", "--overwrite")
+    assert fits.exit_code == 0
+    assert "out of memory" not in fits.stderr
+
+
+@pytest.mark.parametrize("command", [("denoise", "--method", "median"), ("deblur", "--wiener", "--psf", "defocus:2")])
+def test_what_changes_a_photo_says_so_in_it_unless_told_not_to(here: Path, command: tuple[str, ...]) -> None:
+    name, *options = command
+    assert oldphoto(name, "in/b.tif", "stamped.tif", *options).exit_code == 0
+    assert oldphoto(name, "in/b.tif", "plain.tif", *options, "--no-stamp").exit_code == 0
+    with tifffile.TiffFile("stamped.tif") as stamped, tifffile.TiffFile("plain.tif") as plain:
+        assert stamped.pages[0].tags["Software"].value == f"oldphoto {__version__}"
+        assert stamped.pages[0].tags[11].value == plain.pages[0].tags["Software"].value == "EPSON Scan"
+
+
 def test_a_lack_of_memory_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from in_this_process import InThisProcess
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,43 +15,46 @@ from oldphoto.classical.comparison import compare_methods, sheet_of
 from oldphoto.classical.deblurring import Deblurrer
 from oldphoto.errors import PhotoError
 from oldphoto.imagefile import PIXEL_LIMIT, Photo, open_photo, read_photo, write_photo
-from oldphoto.work import filtering
+from oldphoto.work import Filter, filtering
 
 
 def deblurring(
-    deblurrer: Deblurrer,
+    make: Callable[[int | None, str], Deblurrer],
     *,
-    quality: int = 95,
     sheet: Path | None = None,
     reference: Path | None = None,
     max_pixels: int = PIXEL_LIMIT,
+    **options: Any,
 ) -> Work:
     """Return the work that deblurs a photo.
 
     Parameters
     ----------
-    deblurrer
-        How it is deblurred.
-    quality
-        The quality of JPEG and WebP, 1 to 100.
+    make
+        Makes what deblurs, for tiles of a side in pixels and a device.
     sheet
         Where all methods are drawn side by side, a PNG.
     reference
         The sharp photo that they are scored against.
     max_pixels
         Larger photos are refused.
+    options
+        ``tile``, ``device``, ``quality`` and ``stamp`` of `oldphoto.work.filtering`.
     """
 
-    def change(photo: Photo, job: Job) -> FloatImage:
+    def change(deblurrer: Deblurrer, rgb: FloatImage) -> FloatImage:
         if sheet is None:
-            return deblurrer.deblur(photo.rgb).rgb
-        psf = deblurrer.psf_of(photo.rgb)
+            return deblurrer.deblur(rgb).rgb
+        psf = deblurrer.psf_of(rgb)
         sharp = None if reference is None else read_photo(reference).rgb
-        entries = compare_methods(photo.rgb, psf, deblurrer, sharp)
+        entries = compare_methods(rgb, psf, deblurrer, sharp)
         write_photo(Photo(np.ascontiguousarray(sheet_of(entries))), sheet, "png")
         return next(entry.rgb for entry in entries if entry.name == deblurrer.method)
 
-    work = filtering(change, "deblur", quality, max_pixels)
+    def make_filter(tile: int | None, device: str) -> Filter:
+        return partial(change, make(tile, device))
+
+    work = filtering(make_filter, "deblur", max_pixels=max_pixels, **options)
     if sheet is None:
         return work
 

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oldphoto.cli.common import PathType, Run, ShareType, batch_options, carry_out, photo_arguments, pixel_option
+from oldphoto.cli.common import (
+    PathType,
+    Run,
+    ShareType,
+    batch_options,
+    carry_out,
+    photo_arguments,
+    pixel_option,
+    quality_option,
+)
 
 if TYPE_CHECKING:
     from oldphoto.batch import Plan, Work
@@ -29,9 +38,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="File format of the outputs.",
 )
-@click.option(
-    "--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Quality of JPEG and WebP outputs."
-)
+@quality_option
 @pixel_option
 @batch_options
 def age(

@@ -132,6 +132,12 @@ batch_options = _all(
     click.option("-q", "--quiet", is_flag=True, help="Tell nothing but errors."),
 )
 
+quality_option = click.option(
+    "--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Quality of JPEG and WebP outputs."
+)
+stamp_option = click.option(
+    "--no-stamp", is_flag=True, help="Do not name oldphoto in the EXIF Software tag of the outputs."
+)
 pixel_option = click.option(
     "--max-pixels",
     type=click.IntRange(min=1),

@@ -17,6 +17,8 @@ from oldphoto.cli.common import (
     network_options,
     photo_arguments,
     pixel_option,
+    quality_option,
+    stamp_option,
     weights_folder,
 )
 from oldphoto.errors import UsageError
@@ -62,9 +64,8 @@ def _methods(function: Callable[..., Any]) -> Callable[..., Any]:
     "--compare", "sheet", type=PathType(), metavar="FILE.png", help="Also draw all methods side by side, of one photo."
 )
 @click.option("--reference", type=PathType(), metavar="FILE", help="The sharp photo, to score the comparison with.")
-@click.option(
-    "--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Quality of JPEG and WebP outputs."
-)
+@quality_option
+@stamp_option
 @pixel_option
 @network_options
 @batch_options
@@ -77,6 +78,7 @@ def deblur(
     sheet: Path | None,
     reference: Path | None,
     quality: int,
+    no_stamp: bool,
     max_pixels: int,
     device: str,
     tile: int | None,
@@ -109,10 +111,12 @@ def deblur(
 
     make_work = partial(
         _make_work,
-        (method, psf, balance, device),
+        (method, psf, balance),
         weights,
-        tile,
+        tile=tile,
+        device=device,
         quality=quality,
+        stamp=not no_stamp,
         sheet=sheet,
         reference=reference,
         max_pixels=max_pixels,
@@ -130,11 +134,14 @@ def deblur(
     carry_out(run, make_plan, make_work)
 
 
-def _make_work(how: tuple[str, str, float | None, str], weights: str | None, tile: int | None, **others: Any) -> Work:
+def _make_work(how: tuple[str, str, float | None], weights: str | None, **others: Any) -> Work:
     from oldphoto.classical.deblurring import Deblurrer
     from oldphoto.classical.work import deblurring
 
-    return deblurring(Deblurrer(*how, weights_folder(weights), tile), **others)
+    def make(tile: int | None, device: str) -> Deblurrer:
+        return Deblurrer(*how, device, weights_folder(weights), tile)
+
+    return deblurring(make, **others)
 
 
 def refuse_sheet(sheet: Path, plan: Plan, reference: Path | None, overwrite: bool) -> None:

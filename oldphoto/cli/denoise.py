@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,13 +15,13 @@ from oldphoto.cli.common import (
     network_options,
     photo_arguments,
     pixel_option,
+    quality_option,
+    stamp_option,
     weights_folder,
 )
 
 if TYPE_CHECKING:
-    from oldphoto.arrays import FloatImage
-    from oldphoto.batch import Job, Plan, Work
-    from oldphoto.imagefile import Photo
+    from oldphoto.batch import Plan, Work
 
 METHODS = ("auto", "median", "adaptive-median", "tv", "tv-poisson", "nlm", "bm3d", "learned")
 
@@ -35,9 +35,8 @@ METHODS = ("auto", "median", "adaptive-median", "tv", "tv-poisson", "nlm", "bm3d
     show_default=True,
     help="auto: what fits the noise; bm3d needs the package of that name.",
 )
-@click.option(
-    "--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Quality of JPEG and WebP outputs."
-)
+@quality_option
+@stamp_option
 @pixel_option
 @network_options
 @batch_options
@@ -46,6 +45,7 @@ def denoise(
     output: Path,
     method: str,
     quality: int,
+    no_stamp: bool,
     max_pixels: int,
     device: str,
     tile: int | None,
@@ -79,20 +79,20 @@ def denoise(
         device=device,
         timeout=timeout,
     )
-    carry_out(run, make_plan, partial(_make_work, method, device, weights, tile, quality, max_pixels))
+    options = {"device": device, "tile": tile, "quality": quality, "stamp": not no_stamp, "max_pixels": max_pixels}
+    carry_out(run, make_plan, partial(_make_work, method, weights, **options))
 
 
-def _make_work(method: str, device: str, weights: str | None, tile: int | None, quality: int, max_pixels: int) -> Work:
+def _make_work(method: str, weights: str | None, **options: Any) -> Work:
     from oldphoto.classical import denoising
     from oldphoto.classical.learned import Denoiser
-    from oldphoto.work import filtering
+    from oldphoto.work import Filter, filtering
 
     denoising.require(method)
-    denoiser = None
-    if method in denoising.NEEDS_NETWORK:
-        denoiser = Denoiser(device, weights_folder(weights), tile)
 
-    def change(photo: Photo, job: Job) -> FloatImage:
-        return denoising.denoise(photo.rgb, method, denoiser).rgb
+    def make(tile: int | None, device: str) -> Filter:
+        learned = method in denoising.NEEDS_NETWORK
+        denoiser = Denoiser(device, weights_folder(weights), tile) if learned else None
+        return lambda rgb: denoising.denoise(rgb, method, denoiser).rgb
 
-    return filtering(change, "denoise", quality, max_pixels)
+    return filtering(make, "denoise", **options)

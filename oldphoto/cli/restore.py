@@ -20,7 +20,9 @@ from oldphoto.cli.common import (
     carry_out,
     network_options,
     pixel_option,
+    quality_option,
     say,
+    stamp_option,
     weights_folder,
 )
 from oldphoto.errors import UsageError
@@ -93,13 +95,11 @@ def _verify(ctx: click.Context, param: click.Parameter, path: Path | None) -> No
     show_default=True,
     help="File format of the outputs.",
 )
-@click.option(
-    "--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Quality of JPEG and WebP outputs."
-)
+@quality_option
 @click.option("--save-masks", type=PathType(), metavar="DIR", help="Write the masks that were used here.")
 @click.option("--hr", "large_scans", is_flag=True, help="With --weights published: its networks for large scans.")
 @click.option("--report", type=PathType(), metavar="FILE.html", help="Write a page that compares before and after.")
-@click.option("--no-stamp", is_flag=True, help="Do not name oldphoto in the EXIF Software tag of the outputs.")
+@stamp_option
 @pixel_option
 @network_options
 @batch_options

@@ -1,0 +1,76 @@
+"""What is done where the memory does not suffice: the same with smaller tiles, in the end on the CPU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from oldphoto import batch
+from oldphoto.errors import PhotoError
+
+Does = TypeVar("Does")
+Done = TypeVar("Done")
+
+_SMALL_TILES = (512, 256, 128)  # sides in pixels, tried one after the other where the memory does not hold the usual
+
+
+class WithLessMemory(Generic[Does]):
+    """What works on photos, made at once, and others of its kind that need less memory, each made when needed.
+
+    Every photo begins with the first again, so that what becomes of it does not depend on those before it.
+
+    Parameters
+    ----------
+    make
+        Makes one, that takes tiles of a side, in pixels, or None for the usual, on a device.
+    tile, device
+        Those of the first.
+    """
+
+    def __init__(self, make: Callable[[int | None, str], Does], tile: int | None, device: str) -> None:
+        self._make, self._tile, self._device = make, tile, device
+        self._made = {(tile, device): make(tile, device)}
+
+    def apply(self, attempt: Callable[[Does], Done]) -> tuple[Done, str | None]:
+        """Return what an attempt gives, and what had to be changed for want of memory, None if nothing.
+
+        Where the memory is short it is attempted again; what it raises then, and any other error, passes through.
+        """
+        try:
+            return attempt(self._made[self._tile, self._device]), None
+        except (MemoryError, RuntimeError, PhotoError) as error:
+            if not batch.is_out_of_memory(error):
+                raise
+            shortage = error.with_traceback(None)  # its frames hold what fills the memory
+        for tile, device in self._ways_out():
+            _release_gpu_memory()
+            try:
+                done = attempt(self._other(tile, device))
+            except (MemoryError, RuntimeError, PhotoError) as error:
+                if not batch.is_out_of_memory(error):
+                    raise
+                continue
+            how = f"with tiles of {tile} pixels" if device == self._device else "on the CPU, which is slower"
+            return done, f"out of memory: some photos are done {how} (--tile {_SMALL_TILES[0]} avoids it)"
+        raise shortage
+
+    def _ways_out(self) -> Iterator[tuple[int | None, str]]:
+        largest = self._tile or math.inf
+        for tile in _SMALL_TILES:
+            if tile < largest:
+                yield tile, self._device
+        if self._device != "cpu":
+            yield self._tile, "cpu"
+
+    def _other(self, tile: int | None, device: str) -> Does:
+        if (tile, device) not in self._made:
+            self._made[tile, device] = self._make(tile, device)
+        return self._made[tile, device]
+
+
+def _release_gpu_memory() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
