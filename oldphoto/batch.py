@@ -18,7 +18,8 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from oldphoto.errors import OldphotoError, PhotoError, UsageError, WorkerError
+from oldphoto.errors import OldphotoError, UsageError, WorkerError
+from oldphoto.shortage import is_out_of_memory
 
 _LOOK_AHEAD = 4  # photos a worker that are handed out before one of them has ended
 
@@ -430,17 +431,6 @@ def reason(error: Exception, source: Path) -> str:
     elif not isinstance(error, OldphotoError):
         text = f"unexpected {type(error).__name__}: {text}"
     return " ".join(text.split())
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error is a lack of memory, of the machine or of its GPU."""
-    # torch has an OutOfMemoryError for CUDA and plain RuntimeErrors for the CPU and MPS; it is not imported for this.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    if isinstance(error, PhotoError):  # it could not be decoded for want of memory
-        return isinstance(error.__cause__, MemoryError)
-    said = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
 
 
 def remove_stale_parts(jobs: Iterable[Job]) -> None:

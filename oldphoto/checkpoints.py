@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from oldphoto.errors import CheckpointError, UsageError
 from oldphoto.imagefile import atomically
+from oldphoto.shortage import is_out_of_memory
 
 ENVIRONMENT = "OLDPHOTO_CHECKPOINTS"
 MANIFEST = "manifest.json"
@@ -139,6 +140,8 @@ def load(kind: type[Net], name: str, folder: Path | None = None) -> Net:
         net = kind(**record.config)
         net.load_state_dict(weights)
     except Exception as error:  # a constructor raises anything on a configuration that lies
+        if is_out_of_memory(error):
+            raise CheckpointError(f"{path}: does not fit into memory: close other programs") from error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{path}: does not hold the network '{name}' ({reason}); {_REMEDY}") from error
     return net

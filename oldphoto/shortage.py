@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from oldphoto import batch
-from oldphoto.errors import PhotoError
+from oldphoto.errors import OldphotoError
 
 Does = TypeVar("Does")
 Done = TypeVar("Done")
 
 _SMALL_TILES = (512, 256, 128)  # sides in pixels, tried one after the other where the memory does not hold the usual
+
+# The CPU's and the MPS' lack of memory are plain RuntimeErrors of torch, oneDNN's and safetensors' say it so.
+_SAID = ("out of memory", "can't allocate memory", "cannot allocate memory", "could not create a primitive")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error is a lack of memory, of the machine or of its GPU."""
+    # CUDA's is a class of torch, which is not imported for this.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OldphotoError):  # it could not be read for want of memory
+        return error.__cause__ is not None and is_out_of_memory(error.__cause__)
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    said = str(error).lower()
+    return any(phrase in said for phrase in _SAID)
 
 
 class WithLessMemory(Generic[Does]):
@@ -39,21 +55,25 @@ class WithLessMemory(Generic[Does]):
         """
         try:
             return attempt(self._made[self._tile, self._device]), None
-        except (MemoryError, RuntimeError, PhotoError) as error:
-            if not batch.is_out_of_memory(error):
+        except Exception as error:
+            if not is_out_of_memory(error):
                 raise
-            shortage = error.with_traceback(None)  # its frames hold what fills the memory
+            shortage = error
+        _let_go(shortage)
         for tile, device in self._ways_out():
-            _release_gpu_memory()
             try:
                 done = attempt(self._other(tile, device))
-            except (MemoryError, RuntimeError, PhotoError) as error:
-                if not batch.is_out_of_memory(error):
+            except Exception as error:
+                if not is_out_of_memory(error):
                     raise
+                _let_go(error)
                 continue
             how = f"with tiles of {tile} pixels" if device == self._device else "on the CPU, which is slower"
             return done, f"out of memory: some photos are done {how} (--tile {_SMALL_TILES[0]} avoids it)"
-        raise shortage
+        try:
+            raise shortage
+        finally:
+            del shortage  # it holds this frame, which would hold it
 
     def _ways_out(self) -> Iterator[tuple[int | None, str]]:
         largest = self._tile or math.inf
@@ -69,8 +89,12 @@ class WithLessMemory(Generic[Does]):
         return self._made[tile, device]
 
 
-def _release_gpu_memory() -> None:
+def _let_go(error: BaseException | None) -> None:
+    """Release the frames that an error and its causes hold, which hold what fills the memory, and torch's reserves."""
     import torch
 
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -28,6 +28,7 @@ from types import TracebackType
 from oldphoto import batch, machine
 from oldphoto.batch import Job, Result, Work
 from oldphoto.errors import OldphotoError, WorkerError
+from oldphoto.shortage import is_out_of_memory
 
 MEMORY = 2 * 1024**3
 """Bytes that a worker may take for a scan of 24 megapixels."""
@@ -266,7 +267,9 @@ def _serve(pipe: Connection, folder: str, make_work: Callable[[], Work], threads
         pipe.send(error)
         return
     except Exception as error:
-        pipe.send(WorkerError(f"unexpected {type(error).__name__}: {error}", traceback.format_exc()))
+        short = "out of memory, before any photo: close other programs"
+        said = short if is_out_of_memory(error) else f"unexpected {type(error).__name__}: {error}"
+        pipe.send(WorkerError(said, traceback.format_exc()))
         return
     gc.enable()
     pipe.send("ready")

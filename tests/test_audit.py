@@ -13,11 +13,12 @@ import torch
 from click.testing import CliRunner, Result
 
 from oldphoto import __version__, checkpoints, pipeline
-from oldphoto.batch import is_out_of_memory, plan
+from oldphoto.batch import plan
 from oldphoto.cli import main
 from oldphoto.errors import PhotoError
 from oldphoto.imagefile import Photo, read_photo, write_photo
 from oldphoto.pipeline import RestoreOptions
+from oldphoto.shortage import is_out_of_memory
 from oldphoto.work import photo_naming, restoring
 
 PICTURE = np.ascontiguousarray(skimage.data.astronaut()[:128, 160:288]).astype(np.float32) / 255

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from conftest import Bundled
 from hostile import PICTURE, READ, saved
 from PIL import Image
 
@@ -97,6 +99,28 @@ def test_the_limit_can_be_raised(tmp_path: Path) -> None:
     with pytest.raises(PhotoError, match=r"more than 2,879: .*--max-pixels"):
         read_photo(tmp_path / "b.png", max_pixels=2879)
     assert read_photo(tmp_path / "b.png", max_pixels=2880).rgb.shape == PICTURE.shape
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on address space")
+def test_a_bomb_that_the_limit_lets_in_costs_a_small_machine_that_photo_alone(tmp_path: Path, bundled: Bundled) -> None:
+    bundled("translation")
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.zeros((16000, 16000), bool)).save(tmp_path / "in" / "bomb.png")
+    Image.fromarray(PICTURE).save(tmp_path / "in" / "photo.png")
+    done = program(
+        tmp_path,
+        """
+        import resource, sys
+        resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))
+        from oldphoto.cli import main
+        main(["restore", "in", "out", "--no-faces"])
+        """,
+    )
+    assert done.returncode == 1
+    failure, summary = done.stderr.splitlines()
+    assert re.fullmatch(r"oldphoto: in/bomb\.png: out of memory: .*", failure)
+    assert "1 restored, 1 failed" in summary
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["photo.png"]
 
 
 def test_the_pages_of_a_tiff_count_together(tmp_path: Path) -> None:
