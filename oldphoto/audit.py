@@ -26,19 +26,33 @@ def made_by(
 
     Raises CheckpointError or UsageError where the weights or the device are missing.
     """
-    from oldphoto.checkpoints import checkpoint_folder, pick_device, read_manifest
+    from oldphoto.checkpoints import checkpoint_folder, pick_device, read_manifest, sha256
 
     networks = read_manifest(checkpoint_folder(checkpoints))
     return {
         "version": __version__,
         "options": {
             **dataclasses.asdict(options),
+            "face_model": None if options.face_model is None else str(options.face_model),
             "device": str(pick_device(device)),
             "quality": quality,
             "stamp": software is not None,
         },
-        "weights": {name: record.sha256 for name, record in sorted(networks.items())},
+        "weights": {
+            **{name: record.sha256 for name, record in sorted(networks.items())},
+            **{path.name: sha256(path) for path in _files_for_faces(options)},
+        },
     }
+
+
+def _files_for_faces(options: RestoreOptions) -> Iterator[Path]:
+    """Yield the files of weights, besides the project's own, that find and refine faces."""
+    from oldphoto.faces.models import DLIB_FILES, model_file
+
+    if options.faces:
+        yield from map(model_file, DLIB_FILES)
+        if options.face_model is not None:
+            yield options.face_model
 
 
 @dataclass(frozen=True)
@@ -105,12 +119,12 @@ def verify(log: Log) -> Iterator[Finding]:
 
     A path that is not absolute is looked for from the current folder. Yields a `Finding` a file.
     """
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     for record in log.restored.values():
         for role in ("output", "input", "mask"):
             path, expected = record.get(role), record.get(f"{role}_sha256")
-            if isinstance(path, str) and isinstance(expected, str) and path not in seen:
-                seen.add(path)
+            if isinstance(path, str) and isinstance(expected, str) and (path, expected) not in seen:
+                seen.add((path, expected))
                 yield _compare(path, expected)
     for output in log.unrecorded:
         yield Finding(output, "unrecorded", "was finished before the run that names it, and no record says how")

@@ -76,7 +76,9 @@ class Found:
     names: tuple[PurePosixPath, ...]
     """The photos, relative to the folder and sorted."""
     ignored: int = 0
-    """How many files and folders were left out: hidden, not photos, or links to folders."""
+    """How many files and folders were left out: hidden, or not photos."""
+    linked: tuple[Path, ...] = ()
+    """Links to folders, which are not followed: they can form loops."""
     unreadable: tuple[tuple[Path, str], ...] = ()
     """Folders that cannot be read, with the reason."""
 
@@ -251,14 +253,14 @@ def find_photos(folder: Path, suffixes: frozenset[str], leave_out: Path | None =
     """
     photos: list[PurePosixPath] = []
     errors: list[OSError] = []
+    linked: list[Path] = []
     ignored = 0
     for place, folders, files in os.walk(folder, onerror=errors.append):
         here = Path(place)
-        links = {name for name in folders if (here / name).is_symlink()}  # not followed: they can form loops
-        entered = [
-            name for name in folders if not (name.startswith(".") or name in links or same(here / name, leave_out))
-        ]
-        ignored += len(folders) - len(entered)
+        seen = [name for name in folders if not (name.startswith(".") or same(here / name, leave_out))]
+        ignored += len(folders) - len(seen)
+        linked += [here / name for name in seen if (here / name).is_symlink()]
+        entered = [name for name in seen if not (here / name).is_symlink()]
         folders[:] = entered  # os.walk goes only into these
         for name in files:
             if _is_photo(here / name, suffixes) and not same(here / name, leave_out):
@@ -268,7 +270,7 @@ def find_photos(folder: Path, suffixes: frozenset[str], leave_out: Path | None =
     unreadable = tuple((Path(error.filename), error.strerror or "cannot be read") for error in errors)
     if not photos:
         raise UsageError(": ".join(map(str, unreadable[0])) if unreadable else f"no photo found in {folder}")
-    return Found(tuple(sorted(photos)), ignored, unreadable)
+    return Found(tuple(sorted(photos)), ignored, tuple(sorted(linked)), unreadable)
 
 
 def _is_photo(path: Path, suffixes: frozenset[str]) -> bool:
@@ -333,6 +335,11 @@ def _refuse_ways_out(paths: Sequence[Path], folder: Path) -> None:
 def same(path: Path, other: Path | None) -> bool:
     """Tell whether two paths lead to one existing file or folder; case and links deceive a comparison of names."""
     return other is not None and path.exists() and other.exists() and path.samefile(other)
+
+
+def same_place(path: Path, other: Path) -> bool:
+    """Tell whether two paths, of files that need not exist, are one."""
+    return same(path, other) or fold(PurePosixPath(path.absolute())) == fold(PurePosixPath(other.absolute()))
 
 
 def inside(path: Path, folder: Path) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from oldphoto.arrays import FloatImage
 from oldphoto.classical.blind import Blur, estimate_blur
@@ -19,6 +19,7 @@ from oldphoto.imagefile import Photo, read_photo
 from oldphoto.scratches import ScratchDetector
 from oldphoto.training.ageing import LUMA
 from oldphoto.translation import Translator, apply_tone
+from oldphoto.work import DAMAGED
 
 _THUMBNAIL = 256
 
@@ -93,7 +94,7 @@ class Diagnostician:
         fading, cast = self._tone(photo.rgb)
         if photo.gray:
             cast = ("none", 0.0)
-        damaged = float(self.detector.detect(photo.rgb).mean())
+        damaged = float((self.detector.detect(photo.rgb) >= DAMAGED).mean())
         faces = len(self.finder.find(photo.rgb))
         advice = _advice(path, noise, blur, fading > _FADING or cast[1] > _CAST, damaged > _DAMAGE)
         return Diagnosis(str(path), noise, blur, fading, cast, jpeg_quality(path), damaged, faces, advice)
@@ -130,8 +131,8 @@ def name_cast(shift: FloatImage) -> tuple[str, float]:
 def jpeg_quality(path: Path) -> int | None:
     """The quality, 1 to 100, that a JPEG was written with, by its quantisation table; None for other files."""
     try:
-        with Image.open(path) as image:
-            tables: dict[int, list[int]] = getattr(image, "quantization", {})
+        with JpegImageFile(path) as image:  # Image.open refuses large scans
+            tables: dict[int, list[int]] = image.quantization
     except (OSError, SyntaxError, ValueError):
         return None
     if 0 not in tables:

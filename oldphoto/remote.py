@@ -6,6 +6,7 @@ under its name at once, so that here too an output that exists is finished.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -21,6 +22,7 @@ from oldphoto.batch import Found, Job, Naming, Plan, Result, Work
 from oldphoto.errors import OldphotoError, PhotoError, UsageError
 
 _HERE = "file://"
+_STAGING = "oldphoto-"  # begins the name of a folder for a photo at work, before the process' number
 _STORES_AT_ONCE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "memory"})
 """Protocols by which an object is there completely or not at all; others get a temporary name first."""
 
@@ -148,7 +150,7 @@ def staging(make_work: Callable[[], Work]) -> Work:
     def staged(job: Job) -> Result:
         if not isinstance(job, RemoteJob):
             return work(job)
-        with tempfile.TemporaryDirectory(prefix="oldphoto-") as folder:
+        with tempfile.TemporaryDirectory(prefix=f"{_STAGING}{os.getpid()}-") as folder:
             # The names inside are ours: what a URL ends in may be no file name here, or a path that leads out.
             here = replace(
                 job,
@@ -169,6 +171,12 @@ def staging(make_work: Callable[[], Work]) -> Work:
         return replace(result, seconds=seconds)
 
     return staged
+
+
+def remove_staging(pid: int) -> None:
+    """Remove what a process of this machine that was killed had fetched."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_STAGING}{pid}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _transfer(url: str, what: str, transfer: Callable[[Any, str], None]) -> None:

@@ -29,9 +29,6 @@ from the whole by more than 1/255, with 256 px by less than 0.1/255."""
 FAINT = 0.1
 """Probabilities below this are no reason to touch a pixel."""
 
-DAMAGED = 0.5
-"""Values of a mask from here on count as damage where it has to be yes or no."""
-
 SURE = 0.98
 """The highest value of a mask that was found: only a person's mask says 1, repair this whatever it looks like."""
 

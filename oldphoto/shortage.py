@@ -14,8 +14,16 @@ Done = TypeVar("Done")
 
 _SMALL_TILES = (512, 256, 128)  # sides in pixels, tried one after the other where the memory does not hold the usual
 
-# The CPU's and the MPS' lack of memory are plain RuntimeErrors of torch, oneDNN's and safetensors' say it so.
-_SAID = ("out of memory", "can't allocate memory", "cannot allocate memory", "could not create a primitive")
+# What torch (CPU, MPS, Windows), safetensors, OpenCV, oneDNN and CUDA's libraries say in errors of no class of its own.
+_SAID = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "insufficient memory",
+    "could not create a primitive",
+    "_status_alloc_failed",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -46,10 +46,12 @@ if TYPE_CHECKING:
     from oldphoto.pipeline import Restoration, RestoreOptions, Restorer
     from oldphoto.training.ageing import Aged
 
+DAMAGED = 0.5
+"""Mask values from here on count as damage where it has to be yes or no: in masks, logs and reports."""
+
 SOFTWARE = f"oldphoto {__version__}"
 """What the EXIF Software tag says of photos that were changed."""
 
-_DAMAGED = 0.5  # mask values from here on count as damage in the log and the report
 _PRINT_SIDE = 400  # short side, in pixels, of the photo that blur, grain and defects of ageing are measured for
 _SMALLEST_PRINT = 20  # below it defects shrink no more: they would be endlessly many on a narrow strip
 
@@ -130,6 +132,8 @@ def plan_restoration(
 
 def _with_own_masks(plan: Plan, masks: Path) -> Plan:
     own = _own_masks(masks, plan.found.names) if masks.is_dir() else dict.fromkeys(plan.found.names, masks)
+    if not own:
+        raise UsageError(f"no mask in {masks} has the name of a photo: call a.jpg's a.png, as oldphoto mask does")
     for path in (path for job in plan.jobs for path in (job.target, job.save_mask)):
         if path is not None and any(batch.same(path, mask) for mask in set(own.values())):
             raise UsageError(f"{path} is one of your own masks and would be overwritten: give another folder")
@@ -355,12 +359,12 @@ def finding_masks(
             photo = read_photo(job.source, max_pixels)
         with watch.timing("scratches"):
             found, notice = detectors.apply(lambda detector: detector.detect(photo.rgb))
-            mask = (found >= _DAMAGED).astype(np.float32)
+            mask = (found >= DAMAGED).astype(np.float32)
         with watch.timing("write"):
             write_mask(mask, job.target)
         return Result(
             seconds=watch.seconds,
-            damaged_share=float((mask >= _DAMAGED).mean()),
+            damaged_share=float((mask >= DAMAGED).mean()),
             warnings=tuple(photo.warnings),
             notices=() if notice is None else (notice,),
         )
@@ -416,7 +420,7 @@ def ageing(*, seed: int = 0, severity: float | None = None, quality: int = 95, m
             written = write_photo(photo.with_rgb(rgb), job.target, format_of(job.target), quality)
         return Result(
             seconds=watch.seconds,
-            damaged_share=float((aged.mask >= _DAMAGED).mean()),
+            damaged_share=float((aged.mask >= DAMAGED).mean()),
             warnings=(*photo.warnings, *written),
         )
 
@@ -550,7 +554,7 @@ def _face_shares(restoration: Restoration, photo: Photo) -> tuple[tuple[float, f
 
 
 def _damaged_share(restoration: Restoration) -> float | None:
-    return None if restoration.mask is None else float((restoration.mask >= _DAMAGED).mean())
+    return None if restoration.mask is None else float((restoration.mask >= DAMAGED).mean())
 
 
 def _with_previews(result: Result, before: bytes, restoration: Restoration) -> Result:

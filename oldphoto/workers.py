@@ -28,6 +28,7 @@ from types import TracebackType
 from oldphoto import batch, machine
 from oldphoto.batch import Job, Result, Work
 from oldphoto.errors import OldphotoError, WorkerError
+from oldphoto.remote import remove_staging
 from oldphoto.shortage import is_out_of_memory
 
 MEMORY = 2 * 1024**3
@@ -184,6 +185,9 @@ class _Worker:
             how = self._end()
             batch.remove_stale_parts([job])
             raise _WorkerDiedError(how) from error
+        except Exception:
+            self._end()  # what it answers yet would be taken for the answer to another job
+            raise
         if isinstance(answer, OldphotoError):
             raise answer
         if answer is None:
@@ -203,8 +207,7 @@ class _Worker:
         if process is None:
             return "killed"
         process.join(1)  # it may be about to end by itself, in a way worth telling
-        process.kill()
-        process.join()
+        self._make_sure(process)
         self._pipe.close()
         code = process.exitcode or 0
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
@@ -214,8 +217,12 @@ class _Worker:
         self._killed = True
         process = self._process  # the thread that waits for it may let go of it meanwhile
         if process is not None:
-            process.kill()
-            process.join()
+            self._make_sure(process)
+
+    def _make_sure(self, process: SpawnProcess) -> None:
+        process.kill()
+        process.join()
+        remove_staging(process.pid or 0)
 
 
 def environment(threads: int) -> dict[str, str]:

@@ -4,7 +4,8 @@
 
 WORK is the folder of ``scripts/ablate_translation.py``, which trains the autoencoders both ways. The photographs are
 those held out: real old ones, and clean ones aged. The distance is Fréchet's (Heusel et al., NIPS 2017, eq. 6) of the
-cells of the latents, 64 channels each; that between two halves of the real photographs says what nothing looks like.
+cells of the latents, 64 channels each, in units of the variance of the real ones, for trainings choose how large their
+latents are; that between two halves of the real photographs says what nothing looks like.
 --card enters the table into a model card.
 """
 
@@ -58,11 +59,15 @@ def cells(encoder: Encoder, pictures: Sequence[FloatImage]) -> Array:
 
 
 def frechet(one: Array, other: Array) -> float:
-    """Fréchet's distance of two sets of latents, pictures × cells × channels, taken for normally distributed."""
+    """Fréchet's distance of two sets of latents, pictures × cells × channels, taken for normally distributed.
+
+    In units of the first set's variance, all channels together.
+    """
     a, b = (latents.reshape(-1, latents.shape[-1]) for latents in (one, other))
     first, second = np.cov(a.T), np.cov(b.T)
     root = scipy.linalg.sqrtm(first @ second).real
-    return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(first + second - 2 * root))
+    distance = np.square(a.mean(0) - b.mean(0)).sum() + np.trace(first + second - 2 * root)
+    return float(distance / np.trace(first))
 
 
 def draw(found: dict[str, tuple[Array, Array]], path: Path) -> None:
@@ -79,7 +84,7 @@ def draw(found: dict[str, tuple[Array, Array]], path: Path) -> None:
         for label, latents, colour in (("real", real, "C1"), ("synthetic", synthetic, "C0")):
             plane = (latents.mean(1) - means.mean(0)) @ directions[:2].T
             axes.scatter(*plane.T, s=8, alpha=0.5, color=colour, label=label)
-        axes.set(title=f"{name}: distance {frechet(real, synthetic):.2f}", xticks=[], yticks=[])
+        axes.set(title=f"{name}: distance {frechet(real, synthetic):.3f}", xticks=[], yticks=[])
         axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, bbox_inches="tight")
@@ -101,7 +106,7 @@ def main() -> None:
         nets = checkpoints.load(autoencoders.Autoencoders, autoencoders.NAME, arguments.work / folder).eval()
         found[name] = (cells(nets.old.encoder, real), cells(nets.old.encoder, synthetic))
         by_photo = found[name][0].reshape(-1, CROPS * CELLS, found[name][0].shape[-1])
-        lines.append(f"| {name} | {frechet(*found[name]):.2f} | {frechet(by_photo[::2], by_photo[1::2]):.2f} |")
+        lines.append(f"| {name} | {frechet(*found[name]):.3f} | {frechet(by_photo[::2], by_photo[1::2]):.3f} |")
     text = "\n".join(lines)
     print(text)
     if arguments.plot:

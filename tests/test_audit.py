@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+import cv2
 import numpy as np
 import pytest
 import skimage.data
@@ -12,14 +14,16 @@ import tifffile
 import torch
 from click.testing import CliRunner, Result
 
-from oldphoto import __version__, checkpoints, pipeline
-from oldphoto.batch import plan
+from oldphoto import __version__, audit, checkpoints, pipeline
+from oldphoto.batch import Job, Outcome, plan
+from oldphoto.batch import Result as BatchResult
 from oldphoto.cli import main
 from oldphoto.errors import PhotoError
+from oldphoto.faces.models import DLIB_FILES
 from oldphoto.imagefile import Photo, read_photo, write_photo
 from oldphoto.pipeline import RestoreOptions
 from oldphoto.shortage import is_out_of_memory
-from oldphoto.work import photo_naming, restoring
+from oldphoto.work import log_line, photo_naming, restoring
 
 PICTURE = np.ascontiguousarray(skimage.data.astronaut()[:128, 160:288]).astype(np.float32) / 255
 
@@ -85,6 +89,35 @@ def test_a_restored_photo_says_so_unless_asked_not_to(here: Path, bundled) -> No
         assert "Software" not in plain.pages[1].tags  # as in the scan
         for one, other in zip(stamped.pages, plain.pages, strict=True):
             assert np.array_equal(one.asarray(), other.asarray())
+
+
+def test_a_log_can_hold_every_option_and_names_every_file_of_weights(tmp_path: Path, bundled) -> None:
+    bundled("faces")
+    model = tmp_path / "model.pth"
+    model.write_bytes(b"not looked into")
+    options = RestoreOptions(True, True, 0.5, 256, "wiener:motion:5,20", True, 0.2, model, "cnn")
+    made_by = audit.made_by(options, "cpu", None, 90, None)
+    job = Job(tmp_path, PurePosixPath("a"), tmp_path)
+    record = json.loads(log_line(Outcome(job, "restored", BatchResult(made_by=made_by))))
+    assert record["options"]["face_model"] == str(model)
+    assert record["weights"]["model.pth"] == checkpoints.sha256(model)
+    assert {"scratches", "translation", "tone", "faces", *DLIB_FILES} <= set(record["weights"])
+
+
+def test_verify_compares_an_input_with_each_record_of_it(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"new")
+    (tmp_path / "out").write_bytes(b"out")
+    new, old = (hashlib.sha256(content).hexdigest() for content in (b"new", b"old"))
+    records = [
+        {"input": str(tmp_path / "in"), "input_sha256": digest, "output": str(output), "status": "restored",
+         "output_sha256": hashlib.sha256(b"out").hexdigest()}
+        for digest, output in ((new, tmp_path / "out"), (old, tmp_path / "out2"))
+    ]  # fmt: skip
+    (tmp_path / "out2").write_bytes(b"out")
+    (tmp_path / "log").write_text("".join(json.dumps(record) + "\n" for record in records))
+    found = oldphoto("restore", "--verify", str(tmp_path / "log"))
+    assert found.exit_code == 1
+    assert found.stdout.endswith("files: 3 ok, 1 altered, 0 missing, 0 unrecorded\n")
 
 
 def test_pages_go_nowhere_that_holds_only_one(here: Path, bundled) -> None:
@@ -172,6 +205,15 @@ def test_a_photo_that_became_another_one_before_a_second_attempt_is_not_mixed_up
     with pytest.raises(PhotoError, match="changed"):
         restoring(RestoreOptions(faces=False), device="cuda")(job)
     assert not job.target.exists()
+
+
+def test_what_libraries_say_of_a_lack_of_memory_is_understood() -> None:
+    with pytest.raises(cv2.error) as raised:
+        cv2.copyMakeBorder(PICTURE, 0, 0, 2**30, 2**30 - 200, cv2.BORDER_CONSTANT)
+    assert is_out_of_memory(raised.value)
+    with pytest.raises(cv2.error) as raised:
+        cv2.resize(PICTURE, (0, 0))
+    assert not is_out_of_memory(raised.value)
 
 
 def test_memory_that_does_not_suffice_to_read_a_photo_again_is_a_lack_of_memory_too() -> None:

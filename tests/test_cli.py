@@ -301,6 +301,41 @@ def test_own_masks_are_found_by_name_and_missing_ones_are_no_error(stage):
     assert read_mask(Path("used/d.png")).max() == 0
 
 
+def test_masks_that_belong_to_no_photo_or_not_to_all_are_told_of(stage):
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        make_photo(f"in/{name}")
+    make_mask("masks/a_mask.png", 0.2)
+    refused = oldphoto("restore", "in", "out", "--mask", "masks")
+    assert refused.exit_code == 2
+    assert "no mask in masks has the name of a photo" in refused.stderr
+    make_mask("masks/a.png", 0.2)
+    done = oldphoto("restore", "in", "out", "--mask", "masks")
+    assert done.exit_code == 0
+    assert "note: 2 of 3 photos have no mask of yours" in done.stderr
+
+
+def test_a_folder_that_is_a_link_is_told_of(stage):
+    make_photo("in/a.jpg")
+    make_photo("elsewhere/b.jpg")
+    Path("in/more").symlink_to(Path("elsewhere").absolute(), target_is_directory=True)
+    done = oldphoto("restore", "in", "out")
+    assert done.exit_code == 0
+    assert "note: folders that are links are not entered: in/more" in done.stderr
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e9", "0"])
+def test_no_photo_begins_with_a_time_that_nothing_can_wait_for(stage, seconds):
+    make_photo("in/a.jpg")
+    assert oldphoto("restore", "in", "out", "--timeout", seconds).exit_code == 2
+    assert not Path("out").exists()
+
+
+def test_the_log_and_the_page_are_two_files(stage):
+    make_photo("in/a.jpg")
+    assert oldphoto("restore", "in", "out", "--log", "run", "--report", "./run").exit_code == 2
+    assert not Path("run").exists()
+
+
 def test_masks_written_by_the_mask_command_fit_the_same_photos(stage):
     make_photo("in/a.jpg", 0.9)
     make_photo("in/a.png", 0.1)

@@ -32,6 +32,7 @@ from oldphoto.faces import (
     identity,
     model_file,
 )
+from oldphoto.faces.models import IDENTITY
 from oldphoto.nets.facegan import FaceNet
 from oldphoto.training.ageing import Severity, age
 from oldphoto.translation import Translator
@@ -324,7 +325,7 @@ def test_the_network_gives_the_descriptors_of_dlib(photo: Photo, finder: FaceFin
     """On dlib's own face chip, number for number; on our crop, aligned by the same landmarks, nearly."""
     whole = photo("astronaut")
     pixels = np.round(255 * whole).astype(np.uint8)
-    theirs = dlib.face_recognition_model_v1(str(model_file(identity.WEIGHTS)))
+    theirs = dlib.face_recognition_model_v1(str(model_file(IDENTITY)))
     box = dlib.get_frontal_face_detector()(pixels, 1)[0]
     shape = dlib.shape_predictor(str(model_file("shape_predictor_5_face_landmarks.dat")))(pixels, box)
     chip = dlib.get_face_chip(pixels, shape, 150, 0.25)

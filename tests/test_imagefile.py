@@ -962,6 +962,23 @@ def test_truncated_progressive_jpeg_is_read_coarsely(tmp_path: Path) -> None:
     assert np.abs(bytes_of(photo).astype(int) - picture).mean() < 16
 
 
+@pytest.mark.parametrize("kind", ["hole", "lost piece", "cut and closed"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_jpeg_that_lost_a_piece_is_read_with_a_warning(tmp_path: Path, kind: str, mode: str) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(data.astronaut()).convert(mode).save(stream, "JPEG", quality=90)
+    whole = stream.getvalue()
+    (tmp_path / "a.jpg").write_bytes(whole)
+    assert not any(warning.startswith("damaged") for warning in read_photo(tmp_path / "a.jpg").warnings)
+    half = len(whole) // 2
+    behind = whole[half + 2048 :]
+    rest = {"hole": bytes(2048) + behind, "lost piece": behind, "cut and closed": b"\xff\xd9"}
+    (tmp_path / "a.jpg").write_bytes(whole[:half] + rest[kind])
+    photo = read_photo(tmp_path / "a.jpg")
+    assert photo.rgb.shape == (512, 512, 3)
+    assert any(warning.startswith("damaged: parts of the picture may be missing") for warning in photo.warnings)
+
+
 def test_jpeg_without_any_picture_is_refused(tmp_path: Path) -> None:
     _, content = big_jpeg()
     scan = content.index(b"\xff\xda")
@@ -983,6 +1000,9 @@ def container(name: str) -> bytes:
             tifffile.imwrite(stream, COLOUR16, photometric="rgb", compression="lzw", rowsperstrip=8)
         elif name == "raw tif":
             tifffile.imwrite(stream, COLOUR16, photometric="rgb")
+        elif name == "tif of libtiff":  # its pages lie behind each other, each before its directory
+            pages = [Image.fromarray(COLOUR)] * 3
+            pages[0].save(stream, "TIFF", save_all=True, append_images=pages[1:], compression="tiff_lzw")
         else:
             Image.fromarray(COLOUR).save(stream, name)
         CONTAINERS[name] = stream.getvalue()
@@ -997,8 +1017,8 @@ def test_other_truncated_files_are_refused(tmp_path: Path, name: str, share: flo
     assert_refused(tmp_path / "a")
 
 
-@pytest.mark.parametrize("name", ["tiff", "tif16", "raw tif"])
-@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("name", ["tiff", "tif16", "raw tif", "tif of libtiff"])
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.7, 0.9])
 def test_truncated_tiff_is_refused(tmp_path: Path, name: str, share: float) -> None:
     content = container(name)
     (tmp_path / "a").write_bytes(content[: max(1, int(len(content) * share))])

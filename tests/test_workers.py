@@ -21,6 +21,7 @@ from oldphoto.cli import main
 from oldphoto.errors import CheckpointError, PhotoError, WorkerError
 from oldphoto.imagefile import Photo, atomically, write_photo
 from oldphoto.pipeline import RestoreOptions
+from oldphoto.remote import RemoteJob, staging
 from oldphoto.work import photo_naming, restoring
 from oldphoto.workers import Workers, default_jobs
 
@@ -80,6 +81,22 @@ def test_a_photo_that_hangs_is_given_up_and_the_rest_goes_on(tmp_path: Path, tra
         outcomes = list(batch.run(jobs_of(tmp_path, "hangs", "a"), workers))
     assert [outcome.status for outcome in outcomes] == ["failed", "restored"]
     assert "took longer than 1 s" in outcomes[0].error
+
+
+def test_what_a_killed_worker_had_fetched_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "tmp").mkdir()
+    write_photo(Photo(np.zeros((8, 8, 3), np.float32)), tmp_path / "a.png")
+    job = RemoteJob(
+        Path("hangs"), PurePosixPath("hangs"), tmp_path / "out",
+        source_url=f"file://{tmp_path}/a.png", target_url=f"file://{tmp_path}/out",
+    )  # fmt: skip
+    (tmp_path / "traces").mkdir()
+    with Workers(partial(staging, partial(make_work, tmp_path / "traces")), 1, timeout=3) as workers:
+        (outcome,) = batch.run([job], workers)
+    assert "took longer" in outcome.error
+    assert [path for path in (tmp_path / "tmp").iterdir() if path.name.startswith("oldphoto-")] == []
 
 
 @pytest.mark.parametrize("refusal", [CheckpointError("no weights: reinstall"), ValueError("surprise")])

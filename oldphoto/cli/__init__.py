@@ -25,6 +25,12 @@ COMMANDS = {
 }
 """Name -> module:function. These modules import torch, numpy and the like inside their functions only."""
 
+_GO_ON = ": finished photos stay, the same command goes on with the rest"
+_AFTERWARDS = {
+    **dict.fromkeys(("restore", "deblur", "denoise", "mask", "age"), _GO_ON),
+    "train": ": what was trained is saved, --resume goes on with it",
+}
+
 
 class LazyGroup(click.Group):
     """Imports a command when it is asked for, and turns whatever ends it into one line and an exit code."""
@@ -49,7 +55,7 @@ class LazyGroup(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click itself knows what to do
         except KeyboardInterrupt:
-            say("oldphoto: interrupted: finished photos stay, the same command goes on with the rest")
+            say(f"oldphoto: interrupted{_AFTERWARDS.get(ctx.invoked_subcommand or '', '')}")
             ctx.exit(INTERRUPTED)
         except Exception as error:
             if isinstance(error, (OldphotoError, OSError)):

@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
+LONGEST = 1_000_000.0
+"""Seconds, eleven days, that a photo may take at most: systems cannot wait for any time."""
+
+_NAMED = 4  # of many things that a note is about
 _VERBOSE = "oldphoto.verbose"
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -56,18 +60,22 @@ class PlaceType(PathType):
         return value if isinstance(value, str) and "://" in value else super().convert(value, param, ctx)
 
 
-class ShareType(click.FloatRange):
-    """A number from 0 to 1; "nan" passes every comparison of a range, so it is refused by itself."""
-
-    def __init__(self) -> None:
-        super().__init__(0, 1)
+class NumberType(click.FloatRange):
+    """A number within a range; "nan" passes every comparison, so it is refused by itself."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Check the number."""
         number = float(super().convert(value, param, ctx))
         if math.isnan(number):
-            self.fail(f"{value!r} is not a number from 0 to 1", param, ctx)
+            self.fail(f"{value!r} is not in the range {self._describe_range()}", param, ctx)
         return number
+
+
+class ShareType(NumberType):
+    """A number from 0 to 1."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 1)
 
 
 def _check_device(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -121,7 +129,7 @@ batch_options = _all(
     ),
     click.option(
         "--timeout",
-        type=click.FloatRange(min=0, min_open=True),
+        type=NumberType(0, LONGEST, min_open=True),
         default=3600,
         show_default=True,
         metavar="SECONDS",
@@ -216,10 +224,14 @@ def carry_out(run: Run, make_plan: Callable[[], Plan], make_work: Callable[[], W
     KeyboardInterrupt
         After an interrupt; what was finished is told.
     """
+    from oldphoto.batch import same_place
+
     try:
         plan = make_plan()
         for side_file in (run.log, run.report):
             _refuse_side_file(side_file)
+        if run.log is not None and run.report is not None and same_place(run.log, run.report):
+            raise UsageError(f"{run.log} is both the log and the report: give each a name of its own")
     except OSError as error:
         raise UsageError(str(error)) from error
     if not run.quiet:
@@ -383,18 +395,29 @@ def _refuse_side_file(path: Path | None) -> None:
     refuse_unwritable(path.parent)
 
 
+def _some(things: Sequence[object]) -> str:
+    """The first of many things, and how many more there are."""
+    more = f" and {len(things) - _NAMED} more" if len(things) > _NAMED else ""
+    return ", ".join(map(str, things[:_NAMED])) + more
+
+
 def _notes(plan: Plan, verbose: bool) -> Iterator[str]:
     """Say what the user should know before it starts."""
     renamed = [f"{job.name} -> {job.target.name}" for job in plan.jobs if job.renamed]
     if renamed:
-        more = f" and {len(renamed) - 4} more (--dry-run lists them)" if len(renamed) > 4 else ""
-        yield f"note: outputs renamed, for they would overwrite each other: {', '.join(renamed[:4])}{more}"
+        more = " (--dry-run lists them)" if len(renamed) > _NAMED else ""
+        yield f"note: outputs renamed, for they would overwrite each other: {_some(renamed)}{more}"
     unmasked = sum(1 for job in plan.jobs if job.kept and job.save_mask and not job.save_mask.exists())
     if unmasked:
         yield f"note: {unmasked} finished photos are kept and get no mask (--overwrite does them again)"
+    without = sum(1 for job in plan.pending if job.mask is None)
+    if without and any(job.mask for job in plan.jobs):
+        yield f"note: {without} of {len(plan.pending)} photos have no mask of yours, and are not repaired by one"
+    if plan.found.linked:
+        yield f"note: folders that are links are not entered: {_some(plan.found.linked)}"
     if verbose:
         yield f"{len(plan.jobs)} photos, {len(plan.jobs) - len(plan.pending)} of them finished"
-        yield f"{plan.found.ignored} other files and folders left out (hidden, not photos, or links to folders)"
+        yield f"{plan.found.ignored} other files and folders left out (hidden, or not photos)"
 
 
 def _show(plan: Plan) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from oldphoto.cli.common import (
+    NumberType,
     PathType,
     Run,
     batch_options,
@@ -56,7 +57,7 @@ def _methods(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option(
     "--balance",
-    type=click.FloatRange(min=0, min_open=True),
+    type=NumberType(min=0, min_open=True),
     metavar="R",
     help="Ratio of the powers of noise and signal for --wiener; by default estimated.",
 )
@@ -165,4 +166,6 @@ def refuse_sheet(sheet: Path, plan: Plan, reference: Path | None, overwrite: boo
         raise UsageError(f"{sheet} is the input, the output or the reference: give the comparison a name of its own")
     if sheet.exists() and not overwrite:
         raise UsageError(f"{sheet} exists: give another name, or --overwrite")
+    if job.kept:
+        raise UsageError(f"{job.target} exists: --compare deblurs anew: give another OUTPUT, or --overwrite")
     batch.refuse_unwritable(sheet.parent)

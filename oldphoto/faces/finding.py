@@ -13,7 +13,7 @@ import numpy as np
 
 from oldphoto.arrays import ByteImage, FloatImage
 from oldphoto.faces.alignment import CANONICAL, CROP, Face
-from oldphoto.faces.models import model_file
+from oldphoto.faces.models import DETECTOR, LANDMARKS, model_file
 
 Detector = Literal["hog", "cnn"]
 
@@ -66,8 +66,8 @@ class FaceFinder:
         self._kind, self._magnify = detector, magnify
         self._hog = dlib.get_frontal_face_detector()
         self._other_hog = copy.copy(self._hog)
-        self._cnn = dlib.cnn_face_detection_model_v1(str(model_file("mmod_human_face_detector.dat")))
-        self._landmarks = dlib.shape_predictor(str(model_file("shape_predictor_5_face_landmarks.dat")))
+        self._cnn = dlib.cnn_face_detection_model_v1(str(model_file(DETECTOR)))
+        self._landmarks = dlib.shape_predictor(str(model_file(LANDMARKS)))
         self._lock = threading.Lock()  # dlib's detectors keep scratch memory
 
     def find(self, rgb: FloatImage) -> list[Face]:

@@ -16,10 +16,8 @@ from torch import Tensor
 
 from oldphoto.arrays import FloatImage
 from oldphoto.errors import CheckpointError
-from oldphoto.faces.models import model_file
+from oldphoto.faces.models import IDENTITY, model_file
 from oldphoto.nets.identity import Affine, IdentityNet
-
-WEIGHTS = "dlib_face_recognition_resnet_model_v1.dat"
 
 _CHIP = (slice(49, 242), slice(33, 226))
 """Rows and columns of the canonical crop that the network was trained to see: dlib's face chip, with 25 % padding."""
@@ -43,7 +41,7 @@ class IdentityGuard:
 
     def __init__(self, limit: float = LIMIT) -> None:
         self.limit = limit
-        self._weights = model_file(WEIGHTS)
+        self._weights = model_file(IDENTITY)
 
     @cached_property
     def net(self) -> IdentityNet:
@@ -73,7 +71,7 @@ class IdentityGuard:
 
 def load_identity_net(path: Path | None = None) -> IdentityNet:
     """The network with dlib's weights, fixed. Raises CheckpointError where the file is missing or another one."""
-    path = path or model_file(WEIGHTS)
+    path = path or model_file(IDENTITY)
     net = IdentityNet()
     try:
         with torch.no_grad():

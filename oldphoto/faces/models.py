@@ -7,6 +7,11 @@ from pathlib import Path
 
 from oldphoto.errors import CheckpointError
 
+DETECTOR = "mmod_human_face_detector.dat"
+LANDMARKS = "shape_predictor_5_face_landmarks.dat"
+IDENTITY = "dlib_face_recognition_resnet_model_v1.dat"
+DLIB_FILES = (DETECTOR, LANDMARKS, IDENTITY)
+
 
 def model_file(name: str) -> Path:
     """A file of the package ``face-recognition-models``, found without importing it (it needs ``pkg_resources``).

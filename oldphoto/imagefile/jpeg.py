@@ -11,6 +11,7 @@ from io import BytesIO
 
 import imagecodecs
 import numpy as np
+import simplejpeg
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
@@ -47,7 +48,7 @@ def open_image(data: bytes) -> tuple[Image.Image, list[str]]:
     Returns
     -------
     image, warnings
-        The decoded picture, and from which row on it is missing if the file is cut off.
+        The decoded picture, and what is missing of it: from which row on, if the file is cut off.
 
     Raises
     ------
@@ -62,7 +63,20 @@ def open_image(data: bytes) -> tuple[Image.Image, list[str]]:
         image = _Jpeg(BytesIO(data + _END_OF_IMAGE))
         image.load()
         return image, [_describe_truncation(image)]
-    return image, []
+    return image, _damage_in(data, image)
+
+
+def _damage_in(data: bytes, image: Image.Image) -> list[str]:
+    """Say what libjpeg warns of: Pillow drops it, and shows black or gray where a piece of the file is lost."""
+    colours = {"CMYK": "CMYK", "L": "GRAY"}.get(image.mode, "RGB")
+    try:
+        # All of the file is read, but only an eighth of the picture is made.
+        simplejpeg.decode_jpeg(data, colours, fastdct=True, fastupsample=True, min_height=1, min_width=1, min_factor=8)
+    except ValueError as error:
+        complaint = str(error).removeprefix("Corrupt JPEG data: ")
+        if complaint != str(error) or complaint.startswith("Premature end"):
+            return [f"damaged: parts of the picture may be missing or wrong ({complaint}); look for an intact copy"]
+    return []
 
 
 def _describe_truncation(image: Image.Image) -> str:

@@ -95,7 +95,8 @@ def open_photo(path: Path, max_pixels: int = PIXEL_LIMIT) -> PhotoFile:
 def read_photo(path: Path, max_pixels: int = PIXEL_LIMIT) -> Photo:
     """Read a photo with all its bits and metadata, turned upright; of several pages the first.
 
-    A JPEG that is cut off is read as far as it decodes, with a warning in `Photo.warnings`; other damage is refused.
+    A JPEG that is cut off, or has lost a piece, is read as far as it decodes, with a warning in `Photo.warnings`; other
+    damage is refused.
 
     Raises
     ------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import struct
 from collections.abc import Sequence
 from io import BytesIO
 from typing import BinaryIO, Literal
@@ -74,8 +75,26 @@ def _photos(tiff: tifffile.TiffFile) -> list[TiffPage]:
         raise PhotoError("has no full first page")
     if len(tiff.pages) > _PAGE_LIMIT:
         raise PhotoError(f"has more than {_PAGE_LIMIT:,} pages: split it")
+    _check_chain(tiff)
+    if tiff.pages.first.is_reduced and tiff.pages.first.pages is not None:
+        raise PhotoError("is a raw photo, whose first page is a preview: develop it into a plain TIFF")
     pages = [page for page in tiff.pages if isinstance(page, TiffPage)]
     return pages[:1] + [page for page in pages[1:] if not (page.is_reduced or page.is_mask)]
+
+
+def _check_chain(tiff: tifffile.TiffFile) -> None:
+    """Refuse a chain of pages that leads out of the file, at whose last page that is there tifffile stops."""
+    starts = [page.offset for page in tiff.pages]
+    layout, file = tiff.tiff, tiff.filehandle
+    file.seek(starts[-1])
+    (tags,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
+    file.seek(starts[-1] + layout.tagnosize + tags * layout.tagsize)
+    link = file.read(layout.offsetsize)
+    if len(link) < layout.offsetsize:
+        raise PhotoError("is truncated: it ends within its last page")
+    (following,) = struct.unpack(layout.offsetformat, link)
+    if following != 0 and following not in starts:  # a chain that leads back is odd, but whole
+        raise PhotoError("is truncated: it lacks pages")
 
 
 def _check_complete(page: TiffPage, file_size: int, max_pixels: int) -> None:

@@ -157,7 +157,7 @@ def _fitted(photo: Photo, target: str, software: str | None) -> Raster:
     if target in ("jpg", "bmp") and raster.alpha is not None:
         raster.alpha = None
         raster.warnings.append(f"alpha left out: {_NAMES[target]} holds none")
-    if target in ("webp", "bmp") and photo.gray:
+    if target == "webp" and photo.gray:
         _as_colour(raster)
     if target == "bmp":
         _drop_all_metadata(raster)
