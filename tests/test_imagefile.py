@@ -18,7 +18,7 @@ import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import ExifTags, Image, ImageCms, PngImagePlugin, TiffImagePlugin
+from PIL import ExifTags, Image, ImageCms, IptcImagePlugin, PngImagePlugin, TiffImagePlugin
 from skimage import data
 
 from oldphoto.errors import PhotoError, UsageError
@@ -172,6 +172,76 @@ def written(photo: Photo, path: Path, quality: int = 100) -> Photo:
     return read_photo(path)
 
 
+# --------------------------------------------------------------------------------------- captions and comments
+
+
+def resource(number: int, content: bytes) -> bytes:
+    """A block of Photoshop's image resources."""
+    padding = bytes(len(content) % 2)
+    return b"8BIM" + struct.pack(">H", number) + bytes(2) + struct.pack(">I", len(content)) + content + padding
+
+
+def captioned_jpeg() -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(COLOUR).save(stream, "JPEG", comment=b"Box 7, no. 3")
+    caption = b"\x1c\x02\x78" + struct.pack(">H", 9) + b"Oma Erna!"
+    blocks = resource(1036, b"preview" * 3) + resource(1028, caption) + resource(1034, b"\1")
+    extended = b"http://ns.adobe.com/xmp/extension/\0" + b"0" * 32 + bytes(8) + b"<more/>"
+    segments = [(0xED, b"Photoshop 3.0\0" + blocks), (0xE1, extended)]
+    made = b"".join(struct.pack(">BBH", 0xFF, kind, len(content) + 2) + content for kind, content in segments)
+    return stream.getvalue()[:2] + made + stream.getvalue()[2:]
+
+
+def test_a_jpeg_keeps_its_captions_comments_and_long_xmp_but_no_old_preview(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(captioned_jpeg())
+    assert write_photo(read_photo(tmp_path / "a.jpg"), tmp_path / "b.jpg") == ()
+    with Image.open(tmp_path / "b.jpg") as image:
+        assert IptcImagePlugin.getiptcinfo(image) == {(2, 120): b"Oma Erna!"}
+        assert image.info["comment"] == b"Box 7, no. 3"
+        assert image.info["photoshop"][1034] == b"\1"
+        assert 1036 not in image.info["photoshop"]
+    content = (tmp_path / "b.jpg").read_bytes()
+    assert b"<more/>" in content
+    assert b"preview" not in content
+
+
+def test_a_png_keeps_its_texts_and_what_it_says_of_its_colours(tmp_path: Path) -> None:
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Copyright", "the archive")
+    texts.add_text("Description", "Oma Erna, 1931", zip=True)
+    texts.add_itxt("Title", "Großmutter", lang="de")
+    texts.add(b"gAMA", struct.pack(">I", 100000))
+    Image.fromarray(COLOUR).save(tmp_path / "a.png", pnginfo=texts)
+    photo = read_photo(tmp_path / "a.png")
+    assert write_photo(photo, tmp_path / "b.png") == ()
+    for name in ("a.png", "b.png"):
+        with Image.open(tmp_path / name) as image:
+            assert image.text == {"Copyright": "the archive", "Description": "Oma Erna, 1931", "Title": "Großmutter"}
+            assert image.info["gamma"] == 1.0
+
+
+@pytest.mark.parametrize("target", ["tif", "webp", "bmp"])
+def test_what_another_format_cannot_say_is_told(tmp_path: Path, target: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(captioned_jpeg())
+    warnings = write_photo(read_photo(tmp_path / "a.jpg"), tmp_path / f"b.{target}")
+    assert any(warning.startswith("extended XMP, comment, IPTC left out") for warning in warnings)
+
+
+@quick
+@given(place=st.floats(0, 1, exclude_max=True), garbage=st.binary(min_size=1, max_size=8))
+def test_damaged_captions_do_not_cost_the_photo(tmp_path: Path, place: float, garbage: bytes) -> None:
+    content = bytearray(captioned_jpeg())
+    position = 2 + int(place * 120)
+    content[position : position + len(garbage)] = garbage
+    (tmp_path / "a.jpg").write_bytes(content)
+    try:
+        photo = read_photo(tmp_path / "a.jpg")
+    except PhotoError:
+        return
+    write_photo(photo, tmp_path / "b.jpg")
+    assert read_photo(tmp_path / "b.jpg").extras == photo.extras
+
+
 # ---------------------------------------------------------------------------------------------------------- names
 
 
@@ -237,7 +307,7 @@ def test_lossless_formats_return_every_bit(
 def test_lossless_webp_and_bmp_return_every_bit(tmp_path: Path, suffix: str, samples: np.ndarray) -> None:
     result = written(photo_of(samples), tmp_path / f"a{suffix}")
     assert np.array_equal(np.rint(result.rgb * 255), samples if samples.ndim == 3 else np.dstack([samples] * 3))
-    assert not result.gray  # neither format has a gray mode
+    assert result.gray == (samples.ndim == 2 and suffix == ".bmp")  # WebP has no gray mode
 
 
 def test_webp_keeps_alpha_and_the_colours_under_it(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ so the picture is encoded by imagecodecs and the metadata segments are put in he
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from io import BytesIO
 
 import imagecodecs
@@ -16,7 +17,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from oldphoto.imagefile import exif as exif_block
-from oldphoto.imagefile.photo import Raster
+from oldphoto.imagefile.photo import Extra, Raster
 
 SIGNATURE = b"\xff\xd8\xff"
 SEGMENT_LIMIT = 65533
@@ -25,6 +26,12 @@ SEGMENT_LIMIT = 65533
 XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
 _ICC_PREFIX = b"ICC_PROFILE\0"
 _ICC_PART = SEGMENT_LIMIT - len(_ICC_PREFIX) - 2
+_EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
+_RESOURCES = b"Photoshop 3.0\0"
+_RESOURCES_PART = SEGMENT_LIMIT - len(_RESOURCES)
+_THUMBNAILS = (1033, 1036)  # of the picture as it was before
+_APP1, _APP2, _APP13, _COMMENT, _SCAN = 0xE1, 0xE2, 0xED, 0xFE, 0xDA
+_BARE = (0x01, *range(0xD0, 0xDA))  # markers without a segment
 _END_OF_IMAGE = b"\xff\xd9"
 _BLOCK_ROWS = 16  # rows that are coded together
 _MISSING = (127, 128)  # what the decoder leaves where data is missing: middle gray, inverted or not
@@ -91,6 +98,54 @@ def _describe_truncation(image: Image.Image) -> str:
     return f"truncated: the part below row about {last} of {image.height} is missing in the file"
 
 
+def extras(data: bytes) -> tuple[Extra, ...]:
+    """Return comments, Photoshop's resources with IPTC captions among them, and XMP that goes on from its packet."""
+    found, resources = [], b""
+    for marker, content in _segments(data):
+        if marker == _COMMENT:
+            found.append(Extra("comment", "jpg", bytes((marker,)), content))
+        elif marker == _APP1 and content.startswith(_EXTENDED_XMP):
+            found.append(Extra("extended XMP", "jpg", bytes((marker,)), content))
+        elif marker == _APP13 and content.startswith(_RESOURCES):
+            resources += content.removeprefix(_RESOURCES)
+    resources = _without_thumbnails(resources)
+    for start in range(0, len(resources), _RESOURCES_PART):
+        part = resources[start : start + _RESOURCES_PART]
+        found.append(Extra("IPTC", "jpg", bytes((_APP13,)), _RESOURCES + part))
+    return tuple(found)
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield marker and content of each segment before the picture's data; nothing more where the chain is broken."""
+    start = 2
+    while start + 4 <= len(data) and data[start] == 0xFF and data[start + 1] != _SCAN:
+        marker = data[start + 1]
+        if marker == 0xFF:  # a filling byte
+            start += 1
+        elif marker in _BARE:
+            start += 2
+        else:
+            end = start + 2 + struct.unpack_from(">H", data, start + 2)[0]
+            yield marker, data[start + 4 : end]
+            start = end
+
+
+def _without_thumbnails(resources: bytes) -> bytes:
+    """Leave the previews out of Photoshop's image resources; what is not made as those are stays as it is."""
+    kept, start = b"", 0
+    while start + 12 <= len(resources):
+        signature, number, name = struct.unpack_from(">4sHB", resources, start)
+        name_end = start + 6 + (name // 2 + 1) * 2  # a name with its length, padded to an even size
+        if signature != b"8BIM" or name_end + 4 > len(resources):
+            return resources
+        (size,) = struct.unpack_from(">I", resources, name_end)
+        end = name_end + 4 + size + size % 2
+        if number not in _THUMBNAILS:
+            kept += resources[start:end]
+        start = end
+    return kept
+
+
 def density(image: Image.Image) -> tuple[float, float] | None:
     """Return the JFIF resolution in pixels an inch; Pillow's info["dpi"] says 72 where the file says nothing."""
     unit_scale = {1: 1.0, 2: 2.54}.get(image.info.get("jfif_unit", 0))
@@ -117,13 +172,14 @@ def _jfif(dpi: tuple[float, float] | None) -> bytes:
 def _metadata_segments(raster: Raster) -> list[bytes]:
     segments = []
     if raster.exif is not None:
-        segments.append(_segment(0xE1, exif_block.PREFIX + raster.exif.removeprefix(exif_block.PREFIX)))
+        segments.append(_segment(_APP1, exif_block.PREFIX + raster.exif.removeprefix(exif_block.PREFIX)))
     if raster.xmp is not None:
-        segments.append(_segment(0xE1, XMP_PREFIX + raster.xmp))
+        segments.append(_segment(_APP1, XMP_PREFIX + raster.xmp))
     if raster.icc is not None:
         parts = [raster.icc[start : start + _ICC_PART] for start in range(0, len(raster.icc), _ICC_PART)]
         for number, part in enumerate(parts, start=1):
-            segments.append(_segment(0xE2, _ICC_PREFIX + bytes((number, len(parts))) + part))
+            segments.append(_segment(_APP2, _ICC_PREFIX + bytes((number, len(parts))) + part))
+    segments += [_segment(extra.kind[0], extra.content) for extra in raster.extras]
     return segments
 
 

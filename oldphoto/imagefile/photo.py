@@ -40,6 +40,19 @@ OUTPUT_SUFFIX: dict[str, str] = {name: f".{name}" for name in ("jpg", "png", "ti
 """Output format -> the suffix of its files."""
 
 
+@dataclass(frozen=True)
+class Extra:
+    """What one format alone can say, and is carried as it stands into a file of the same format.
+
+    ``name``: what a user calls it; ``format``: see `Photo`; ``kind`` and ``content``: of the segment or the chunk.
+    """
+
+    name: str
+    format: str
+    kind: bytes
+    content: bytes
+
+
 @dataclass(frozen=True, eq=False)
 class Photo:
     r"""An upright picture and what its file says about it.
@@ -62,6 +75,8 @@ class Photo:
         The XMP packet; where EXIF had an orientation, its tiff:Orientation is 1.
     dpi
         Pixels an inch, (x, y), where the file says so.
+    extras
+        IPTC, comments and the like.
     format
         "jpg", "png", "tif", "webp" or "bmp": what the photo is written in if nothing else is asked for.
     warnings
@@ -76,6 +91,7 @@ class Photo:
     exif: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
+    extras: tuple[Extra, ...] = ()
     format: str = "png"
     warnings: tuple[str, ...] = ()
 
@@ -97,6 +113,7 @@ class Raster:
     exif: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
+    extras: tuple[Extra, ...] = ()
     warnings: list[str] = field(default_factory=list)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from io import BytesIO
 
 import imagecodecs
@@ -11,9 +12,12 @@ import numpy as np
 from PIL.PngImagePlugin import PngImageFile
 
 from oldphoto.imagefile import exif as exif_block
-from oldphoto.imagefile.photo import IntImage, Raster, per_metre
+from oldphoto.imagefile.photo import Extra, IntImage, Raster, per_metre
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_COLOURS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
+_READ = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")  # texts that are XMP and EXIF
 _HEADER_END = len(SIGNATURE) + 25  # the IHDR chunk is 25 bytes long
 
 
@@ -48,11 +52,23 @@ def _metadata_chunks(raster: Raster) -> list[bytes]:
         chunks.append(_chunk(b"eXIf", raster.exif.removeprefix(exif_block.PREFIX)))
     if raster.xmp is not None:
         chunks.append(_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + raster.xmp))
+    chunks += [_chunk(extra.kind, extra.content) for extra in raster.extras]
     return chunks
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def extras(data: bytes) -> tuple[Extra, ...]:
+    """Return a PNG's texts, and what it says of its colours besides a profile."""
+    found = []
+    for kind, content in _chunks(data):
+        if kind in _TEXTS and not bytes(content[:32]).startswith(_READ):
+            found.append(Extra("text", "png", kind, bytes(content)))
+        elif kind in _COLOURS:
+            found.append(Extra("gamma and primaries", "png", kind, bytes(content)))
+    return tuple(found)
 
 
 def open_image(data: bytes) -> PngImageFile:
@@ -63,12 +79,13 @@ def open_image(data: bytes) -> PngImageFile:
     OSError
         If a chunk that the picture needs is damaged or the file ends early.
     """
-    _check_chunks(data)
+    for _ in _chunks(data):
+        pass  # libpng would decode some of a damaged file and print a warning
     return PngImageFile(BytesIO(data))
 
 
-def _check_chunks(data: bytes) -> None:
-    """Find damage by checksums: libpng would decode some of it and print a warning."""
+def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Yield name and content of each chunk; raises OSError as `open_image`."""
     view, start, name = memoryview(data), len(SIGNATURE), b""
     while name != b"IEND":
         if start + 12 > len(data):
@@ -80,4 +97,5 @@ def _check_chunks(data: bytes) -> None:
         is_critical = name[:1].isupper()
         if is_critical and zlib.crc32(view[start + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
             raise OSError(f"the checksum of chunk {name.decode('latin-1')} is wrong")
+        yield name, view[start + 8 : end - 4]
         start = end

@@ -210,7 +210,7 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> Raster:
     check_size(*jpeg.size(data), max_pixels)
     image, warnings = jpeg.open_image(data)
     raster = _decode_with_pillow(image)
-    raster.dpi = jpeg.density(image)
+    raster.dpi, raster.extras = jpeg.density(image), jpeg.extras(data)
     raster.warnings = warnings + raster.warnings
     return raster
 
@@ -219,6 +219,7 @@ def _decode_png(data: bytes, max_pixels: int) -> Raster:
     image = png.open_image(data)
     check_size(*image.size, max_pixels)
     raster = _decode_with_pillow(image)
+    raster.extras = png.extras(data)
     x, y = image.info.get("dpi", (0, 0))
     if x and y:
         raster.dpi = (per_inch(x / 0.0254), per_inch(y / 0.0254))
@@ -322,6 +323,7 @@ def _photo(raster: Raster, kind: str) -> Photo:
         exif=exif,
         xmp=xmp,
         dpi=dpi,
+        extras=raster.extras,
         format="jpg" if kind == "heif" else kind,
         warnings=tuple(raster.warnings),
     )

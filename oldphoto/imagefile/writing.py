@@ -157,8 +157,13 @@ def _fitted(photo: Photo, target: str, software: str | None) -> Raster:
     if target in ("jpg", "bmp") and raster.alpha is not None:
         raster.alpha = None
         raster.warnings.append(f"alpha left out: {_NAMES[target]} holds none")
-    if target == "webp" and photo.gray:
+    if photo.gray and (target == "webp" or (target == "bmp" and photo.icc is not None)):
         _as_colour(raster)
+    raster.extras = tuple(extra for extra in photo.extras if extra.format == target)
+    lost = dict.fromkeys(extra.name for extra in photo.extras if extra.format != target)
+    if lost:
+        origin = _NAMES[photo.extras[0].format]
+        raster.warnings.append(f"{', '.join(lost)} left out: kept only where {origin} stays {origin}")
     if target == "bmp":
         _drop_all_metadata(raster)
     if target == "jpg":
