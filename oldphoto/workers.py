@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
+import heapq
 import math
 import multiprocessing
 import os
@@ -18,7 +19,8 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -31,8 +33,11 @@ from oldphoto.errors import OldphotoError, WorkerError
 from oldphoto.remote import remove_staging
 from oldphoto.shortage import is_out_of_memory
 
-MEMORY = 2 * 1024**3
-"""Bytes that a worker may take for a scan of 24 megapixels."""
+MEMORY, MEMORY_A_PIXEL = 1_100_000_000, 40
+"""Bytes that a worker takes for a photo: whatever its size, and besides for each of its pixels."""
+
+_COMMON = 24_000_000  # pixels that a photo may have though its header was not looked into
+_LOOKED_INTO = 8  # files of each kind, the heaviest
 
 THREADS = 4
 """Threads of a worker at most, however many workers there are: a convolution adds up in another order for each number
@@ -49,13 +54,36 @@ _STARTING = threading.Lock()
 _STOPS = frozenset(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
-def default_jobs(pending: int, device: str = "auto") -> int:
-    """Return how many photos to work on at once: what the cores and the memory carry, and what is worth the start."""
+def default_jobs(pending: int, device: str = "auto", pixels: int = 0) -> int:
+    """Return how many photos to work on at once: what the cores and the memory carry, and what is worth the start.
+
+    Parameters
+    ----------
+    pending
+        How many photos there are.
+    device
+        Where the networks run.
+    pixels
+        Those of the largest photo, as `most_pixels` finds it.
+    """
     if device.startswith(("cuda", "mps")) or (device == "auto" and machine.has_accelerator()):
         able = ACCELERATED_JOBS
     else:
-        able = min(machine.cores(), max(1, machine.free_memory() // MEMORY))
+        need = MEMORY + MEMORY_A_PIXEL * max(pixels, _COMMON)
+        able = min(machine.cores(), max(1, machine.free_memory() // need))
     return max(1, min(able, math.ceil(pending / 2)))
+
+
+def most_pixels(jobs: Iterable[Job]) -> int:
+    """Return how many pixels the largest photo has, of those whose files weigh most among each kind."""
+    from oldphoto.imagefile import count_pixels
+
+    weights: defaultdict[str, list[tuple[int, Path]]] = defaultdict(list)
+    for job in jobs:
+        with contextlib.suppress(OSError):  # at a URL, or gone: told when it is fetched or read
+            weights[job.source.suffix.lower()].append((job.source.stat().st_size, job.source))
+    heaviest = (path for files in weights.values() for _, path in heapq.nlargest(_LOOKED_INTO, files))
+    return max((count_pixels(path) or 0 for path in heaviest), default=0)
 
 
 class Workers:

@@ -14,6 +14,7 @@ import psutil
 import pytest
 import skimage.data
 from click.testing import CliRunner
+from PIL import Image
 
 from oldphoto import batch
 from oldphoto.batch import Job, Result, Work
@@ -23,7 +24,7 @@ from oldphoto.imagefile import Photo, atomically, write_photo
 from oldphoto.pipeline import RestoreOptions
 from oldphoto.remote import RemoteJob, staging
 from oldphoto.work import photo_naming, restoring
-from oldphoto.workers import Workers, default_jobs
+from oldphoto.workers import Workers, default_jobs, most_pixels
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
@@ -124,6 +125,20 @@ def test_as_many_at_once_as_there_is_work_and_room_for(monkeypatch: pytest.Monke
     monkeypatch.setattr("oldphoto.machine.free_memory", lambda: 1024**3)
     assert default_jobs(100, "cpu") == 1
     assert default_jobs(100, "cuda:1") == 2
+
+
+def test_large_scans_are_worked_on_by_as_many_as_the_memory_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oldphoto.machine.cores", lambda: 8)
+    monkeypatch.setattr("oldphoto.machine.free_memory", lambda: 20 * 10**9)
+    jobs = batch.plan(small_photos(tmp_path / "in", 20), tmp_path / "out", photo_naming()).jobs
+    assert default_jobs(100, "cpu", most_pixels(jobs)) == 8
+    Image.fromarray(np.zeros((10000, 10000), bool)).save(tmp_path / "in" / "large.tif", compression="group4")
+    (tmp_path / "in" / "broken.png").write_bytes(b"no picture")
+    jobs = batch.plan(tmp_path / "in", tmp_path / "out", photo_naming()).jobs
+    assert most_pixels(jobs) == 10**8
+    assert default_jobs(100, "cpu", most_pixels(jobs)) == 3
 
 
 def small_photos(folder: Path, count: int) -> Path:

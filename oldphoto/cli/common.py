@@ -262,7 +262,8 @@ def _outcomes(run: Run, plan: Plan, make_work: Callable[[], Work], stack: ExitSt
         cluster.check(make_work)
         batch.remove_stale_parts(plan.jobs)
         return cluster.run(plan.jobs, make_work, run.done, run.timeout)
-    jobs = min(run.jobs or workers.default_jobs(pending, run.device), pending)
+    jobs = run.jobs or workers.default_jobs(pending, run.device, workers.most_pixels(plan.pending))
+    jobs = min(jobs, pending)
     stack.callback(batch.remove_stale_parts, plan.jobs)  # of workers that an interrupt killed
     work = stack.enter_context(workers.Workers(make_work, jobs, run.timeout, run.verbose))
     batch.remove_stale_parts(plan.jobs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from oldphoto.imagefile.files import atomically, remove_stale_parts
 from oldphoto.imagefile.photo import INPUT_SUFFIXES, OUTPUT_SUFFIX, PIXEL_LIMIT, Photo, format_of, output_format
-from oldphoto.imagefile.reading import PhotoFile, mask_of, open_photo, read_mask, read_photo
+from oldphoto.imagefile.reading import PhotoFile, count_pixels, mask_of, open_photo, read_mask, read_photo
 from oldphoto.imagefile.writing import Written, check_pages, write_mask, write_pages, write_photo
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Written",
     "atomically",
     "check_pages",
+    "count_pixels",
     "format_of",
     "mask_of",
     "open_photo",

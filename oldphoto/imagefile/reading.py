@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -146,6 +147,19 @@ def _told(path: Path) -> Iterator[None]:
 def _damaged(path: Path, error: Exception) -> PhotoError:
     reason = " ".join(str(error).split()) or type(error).__name__
     return PhotoError(f"{path}: is damaged or incomplete ({reason}): replace it by an intact copy")
+
+
+def count_pixels(path: Path) -> int | None:
+    """Return the pixels that a file's header claims, PIXEL_LIMIT if Pillow takes it for a bomb, None without one."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes that are large for Pillow
+            with Image.open(path) as image:
+                return image.width * image.height
+    except Image.DecompressionBombError:
+        return PIXEL_LIMIT
+    except Exception:  # what is wrong with the file is told when it is read
+        return None
 
 
 def read_mask(path: Path, max_pixels: int = PIXEL_LIMIT) -> FloatImage:
