@@ -32,7 +32,7 @@ class Cluster:
         Of a running cluster ("ray://HOST:10001", "HOST:6379" or "auto"); "" takes the one of RAY_ADDRESS, else one that
         runs on this machine, else starts one here.
     cpus, gpus
-        What each actor takes of a machine; the share of a GPU may be less than 1. None takes half a GPU where the
+        What each actor takes of a machine: more than 0 cores, and any share of a GPU; None takes half a GPU where the
         cluster has any.
     most
         Actors at once; None lets the cluster decide.
@@ -62,7 +62,7 @@ class Cluster:
         held = ray.cluster_resources()
         self._cpus = cpus
         self._gpus = (0.5 if held.get("GPU") else 0.0) if gpus is None else gpus
-        room = int(held.get("CPU", 0) // cpus) if cpus else int(held.get("GPU", 0) // self._gpus)
+        room = int(held.get("CPU", 0) // cpus)
         self._actors = max(1, min(room, most or room))
 
     def __enter__(self) -> Cluster:
@@ -78,7 +78,7 @@ class Cluster:
         import ray
 
         probe = ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_retries=1)(_refusal)
-        refusal = ray.get(probe.remote(make_work))
+        refusal = ray.get(probe.remote(make_work, str(Path.cwd())))
         if refusal is not None:
             raise refusal
 
@@ -103,7 +103,14 @@ class Cluster:
             yield pickle.loads(row["outcome"])
 
 
-def _refusal(make_work: Callable[[], Work]) -> OldphotoError | None:
+def _enter(folder: str) -> None:
+    """Let relative paths lead where they do for the user; on another machine none does if the folder is not there."""
+    with suppress(OSError):
+        os.chdir(folder)
+
+
+def _refusal(make_work: Callable[[], Work], folder: str) -> OldphotoError | None:
+    _enter(folder)
     try:
         make_work()
     except OldphotoError as error:
@@ -117,8 +124,7 @@ class _Actor:
     def __init__(
         self, make_work: Callable[[], Work], folder: str, done: str, timeout: float | None, threads: int
     ) -> None:
-        with suppress(OSError):  # on another machine it may not exist; then no path is relative to it either
-            os.chdir(folder)
+        _enter(folder)
         self._done = done
         self._workers = Workers(make_work, 1, timeout, threads=threads)
 

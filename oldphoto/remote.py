@@ -62,7 +62,8 @@ def plan(source: str | Path, output: str | Path, naming: Naming, overwrite: bool
     Parameters
     ----------
     source, output
-        URLs, or one a URL and the other a path; `source` is a photo or everything below it, `output` holds the tree.
+        URLs, or one a URL and the other a path; `source` is a photo or everything below it, `output` holds the tree, or
+        is the output of a photo if it has the suffix of one and no files below it.
     naming, overwrite
         As `oldphoto.batch.plan`.
 
@@ -87,16 +88,18 @@ def plan(source: str | Path, output: str | Path, naming: Naming, overwrite: bool
     only = found.names[0] if listed == [root] else None
     assigned = batch.assign_names(found.names, naming.target)
     jobs = []
+    as_file = only is not None and PurePosixPath(goal).suffix.lower() in naming.writable and there <= {goal}
     for name, target in zip(found.names, assigned, strict=True):
         source_path = root if only == name else f"{root}/{name}"
+        target_path = goal if as_file else f"{goal}/{target}"
         job = RemoteJob(
             Path(name),
             name,
-            Path(target),
-            kept=f"{goal}/{target}" in there and not overwrite,
+            Path(PurePosixPath(target_path).name if as_file else target),
+            kept=target_path in there and not overwrite,
             renamed=target != name.with_name(naming.target(name.name)),
             source_url=files.unstrip_protocol(source_path),
-            target_url=targets.unstrip_protocol(f"{goal}/{target}"),
+            target_url=targets.unstrip_protocol(target_path),
         )
         jobs.append(job)
     return Plan(tuple(jobs), found)

@@ -760,7 +760,8 @@ def test_kinds_of_tiff(tmp_path: Path, kind: str) -> None:
     samples, options, expected = TIFF_KINDS[kind]
     tifffile.imwrite(tmp_path / "a.tif", samples, **options)
     photo = read_photo(tmp_path / "a.tif")
-    assert (photo.gray, photo.warnings) == (expected.ndim == 2, ())
+    told = ("floating-point samples are kept with 16 bits",) if "float" in kind else ()
+    assert (photo.gray, photo.warnings) == (expected.ndim == 2, told)
     assert photo.bit_depth == (8 if expected.dtype == np.uint8 else 16)
     assert np.array_equal(bytes_of(photo), expected)
     assert np.array_equal(bytes_of(written(photo, tmp_path / "b.tif")), expected)
@@ -926,6 +927,18 @@ def test_heic(tmp_path: Path) -> None:
     assert photo.format == "jpg"
     assert_exif_carried(photo.exif)
     assert load_exif(photo.exif).get(0x0112, 1) == 1
+    assert photo.warnings == ()
+    several = heif.from_pillow(smooth)
+    several.add_from_pillow(smooth.rotate(180))
+    several.save(tmp_path / "b.heic")
+    assert read_photo(tmp_path / "b.heic").warnings == ("only the first of 2 pictures is read",)
+
+
+def test_a_raw_photo_is_not_restored_as_its_preview(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(COLOUR[::2, ::2], photometric="rgb", subfiletype=1, subifds=1)
+        writer.write(COLOUR, photometric="rgb")
+    assert_refused(tmp_path / "a.tif", "is a raw photo, whose first page is a preview")
 
 
 # ------------------------------------------------------------------------------------------------------------- failures

@@ -94,6 +94,13 @@ def test_a_single_object(memory) -> None:
     fill(memory, "/in/a.png")
     carried_out(remote.plan("memory://in/a.png", "memory://out", photo_naming()))
     assert memory.find("/out") == ["/out/a.png"]
+    carried_out(remote.plan("memory://in/a.png", "memory://new.tif", photo_naming()))
+    assert memory.isfile("/new.tif")
+    (again,) = remote.plan("memory://in/a.png", "memory://new.tif", photo_naming()).jobs
+    assert again.kept
+    fill(memory, "/folder.png/b.png")
+    (inside,) = remote.plan("memory://in/a.png", "memory://folder.png", photo_naming()).jobs
+    assert inside.target_url == "memory:///folder.png/a.png"
 
 
 @pytest.mark.parametrize(

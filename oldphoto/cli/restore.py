@@ -213,7 +213,8 @@ def restore(
         stamp=not no_stamp,
         max_pixels=max_pixels,
     )
-    cluster = None if ray is None else partial(_connect, ray, worker_cpus, worker_gpus, jobs)
+    gpus = 0.0 if device == "cpu" and worker_gpus is None else worker_gpus
+    cluster = None if ray is None else partial(_connect, ray, worker_cpus, gpus, jobs)
     run = Run(jobs, log, report, dry_run, verbose, quiet, device=device, timeout=timeout, cluster=cluster)
     carry_out(run, make_plan, make_work)
 

@@ -262,7 +262,12 @@ def _decode_heif(data: bytes, max_pixels: int) -> Raster:
     width, height = opened.size
     check_size(width, height, max_pixels)
     image: Image.Image = opened.to_pillow()
-    return _decode_with_pillow(image)
+    raster = _decode_with_pillow(image)
+    if len(opened) > 1:
+        raster.warnings.append(f"only the first of {len(opened)} pictures is read")
+    if opened.info.get("bit_depth", 8) > 8:
+        raster.warnings.append(f"{opened.info['bit_depth']}-bit samples are read with 8 bits")
+    return raster
 
 
 def _decode_with_pillow(image: Image.Image) -> Raster:

@@ -123,6 +123,7 @@ def _decode_page(page: TiffPage, data: bytes) -> Raster:
     if page.photometric == PHOTOMETRIC.PALETTE:
         return _with_alpha(Raster(_apply_palette(page, samples[..., 0])), samples, 1, page)
 
+    deep = samples.dtype.itemsize > 2
     samples = _whole_depth(samples, page)
     if page.photometric == PHOTOMETRIC.SEPARATED and samples.shape[2] >= 4:
         return _decode_cmyk(page, samples)
@@ -135,7 +136,8 @@ def _decode_page(page: TiffPage, data: bytes) -> Raster:
     else:
         kind = getattr(page.photometric, "name", page.photometric)
         raise PhotoError(f"has colours of a kind that is not read ({kind}): save it as RGB")
-    return _with_alpha(Raster(pixels), samples, colours, page)
+    notes = ["floating-point samples are kept with 16 bits"] if deep else []
+    return _with_alpha(Raster(pixels, warnings=notes), samples, colours, page)
 
 
 def _whole_depth(samples: NDArray[np.generic], page: TiffPage) -> IntImage:
