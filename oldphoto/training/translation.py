@@ -16,7 +16,7 @@ from oldphoto.nets.mapping import Mapping
 from oldphoto.nets.translation import TranslationNet
 from oldphoto.nets.unet import ScratchUNet
 from oldphoto.prefill import prefill
-from oldphoto.scratches import FAINT, graded
+from oldphoto.scratches import graded
 from oldphoto.training import autoencoders, scratches
 from oldphoto.training.ageing import Severity
 from oldphoto.training.curriculum import Curriculum
@@ -41,7 +41,7 @@ PERCEPTUAL_FROM = 0.7
 PERCEPTUAL_WEIGHT = 0.05
 
 
-MASK_SHARES = (0.6, 0.25, 0.15)
+MASK_SHARES = (0.7, 0.15, 0.15)
 """Shares of the examples whose mask is what the detector found, what a person would mark, and none."""
 
 
@@ -49,8 +49,8 @@ def damaged(batch: Batch, detector: ScratchUNet, shares: tuple[float, float, flo
     """Give a batch of `translation_examples` masks and prefilled holes as inference gives them.
 
     ``mask`` becomes one of three kinds for each example, ``photo`` the prefilled picture, ``hidden`` what that covered,
-    and ``missed`` is where there is damage that the mask says nothing of: nobody asked to repair that, and a network
-    that does takes glints and wires for it too.
+    and ``unasked`` is where there is damage though no mask was given: nobody asked to repair that. What the detector
+    missed is repaired as far as the picture itself tells of it.
     """
     chances = torch.tensor(shares, dtype=torch.float32, device=batch["photo"].device)
     kind = torch.multinomial(chances, len(batch["photo"]), replacement=True).view(-1, 1, 1, 1)
@@ -58,8 +58,8 @@ def damaged(batch: Batch, detector: ScratchUNet, shares: tuple[float, float, flo
         found = graded(detector(batch["aged"]).float().sigmoid())
     mask = torch.where(kind == 0, found, batch["mask"] * (kind == 1))
     filled = torch.stack([_prefilled(*pair) for pair in zip(batch["photo"], mask, strict=True)])
-    missed = (batch["mask"] > 0) & (mask < FAINT)
-    return batch | {"photo": filled, "mask": mask, "hidden": batch["photo"] - filled, "missed": missed}
+    unasked = (batch["mask"] > 0) & (kind == 2)
+    return batch | {"photo": filled, "mask": mask, "hidden": batch["photo"] - filled, "unasked": unasked}
 
 
 def _prefilled(photo: Tensor, mask: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ def train(settings: Settings, on_demand: bool = True) -> None:
             batch = damaged(on_device(next(stream), settings.device), detector)
             output = net(batch["photo"], batch["mask"], batch["hidden"]).float()
         clean = batch["clean"]
-        output = torch.where(batch["missed"], clean, output)
+        output = torch.where(batch["unasked"], clean, output)
         weight = (1 + 2 * batch["mask"]) * _urgency(batch)
         error = (weight * ((output - clean).square() + 1e-6).sqrt()).mean()
         coarse = charbonnier(F.avg_pool2d(output, 4), F.avg_pool2d(clean, 4))
