@@ -18,9 +18,10 @@ from oldphoto.nets.inference import rearranged
 from oldphoto.nets.translation import TranslationNet
 from oldphoto.nets.unet import ScratchUNet
 from oldphoto.nets.windows import Window
-from oldphoto.scratches import DAMAGED, ScratchDetector
+from oldphoto.scratches import ScratchDetector
 from oldphoto.training.ageing import Severity, age
 from oldphoto.translation import Translator
+from oldphoto.work import DAMAGED
 
 TOLERANCE = 0.1 / 255
 
