@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 from conftest import Bundled
-from hostile import PICTURE, READ, saved
+from hostile import PICTURE, READ, REFUSED, saved
 from PIL import Image
 
 from oldphoto.errors import PhotoError
@@ -196,3 +196,17 @@ def test_a_leading_dash_on_the_command_line(tmp_path: Path) -> None:
     done = program(tmp_path, code, "age", "--", "-in.png", "-out.png")
     assert done.returncode == 0, done.stderr
     assert read_photo(tmp_path / "-out.png").rgb.shape == PICTURE.shape
+
+
+def test_a_broken_profile_is_no_damage_of_the_picture(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(READ["a JPEG with one half of a profile"]())
+    assert not any("damaged: parts" in warning for warning in read_photo(tmp_path / "a.jpg").warnings)
+
+
+def test_nothing_is_printed_while_sizes_are_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(REFUSED["a TIFF that claims 65,535 channels"][0]())
+    done = program(
+        tmp_path,
+        "from pathlib import Path; from oldphoto.imagefile import count_pixels; print(count_pixels(Path('a.tif')))",
+    )
+    assert (done.stdout, done.stderr) == ("None\n", "")

@@ -32,6 +32,7 @@ _RESOURCES_PART = SEGMENT_LIMIT - len(_RESOURCES)
 _THUMBNAILS = (1033, 1036)  # of the picture as it was before
 _APP1, _APP2, _APP13, _COMMENT, _SCAN = 0xE1, 0xE2, 0xED, 0xFE, 0xDA
 _BARE = (0x01, *range(0xD0, 0xDA))  # markers without a segment
+_NOT_OF_THE_PICTURE = "bad ICC marker"
 _END_OF_IMAGE = b"\xff\xd9"
 _BLOCK_ROWS = 16  # rows that are coded together
 _MISSING = (127, 128)  # what the decoder leaves where data is missing: middle gray, inverted or not
@@ -81,7 +82,8 @@ def _damage_in(data: bytes, image: Image.Image) -> list[str]:
         simplejpeg.decode_jpeg(data, colours, fastdct=True, fastupsample=True, min_height=1, min_width=1, min_factor=8)
     except ValueError as error:
         complaint = str(error).removeprefix("Corrupt JPEG data: ")
-        if complaint != str(error) or complaint.startswith("Premature end"):
+        is_damage = complaint != str(error) or complaint.startswith("Premature end")
+        if is_damage and complaint != _NOT_OF_THE_PICTURE:
             return [f"damaged: parts of the picture may be missing or wrong ({complaint}); look for an intact copy"]
     return []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ from oldphoto.imagefile.photo import PIXEL_LIMIT, RAISE_LIMIT, IntImage, Photo, 
 
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green and blue in a gray value."""
+
+# Pillow reports oddities of a file through logging, which Python prints if nobody listens.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"})
 _STRIP_ROWS = 256
