@@ -259,8 +259,8 @@ def find_photos(folder: Path, suffixes: frozenset[str], leave_out: Path | None =
         here = Path(place)
         seen = [name for name in folders if not (name.startswith(".") or same(here / name, leave_out))]
         ignored += len(folders) - len(seen)
-        linked += [here / name for name in seen if (here / name).is_symlink()]
         entered = [name for name in seen if not (here / name).is_symlink()]
+        linked += [here / name for name in seen if name not in entered]
         folders[:] = entered  # os.walk goes only into these
         for name in files:
             if _is_photo(here / name, suffixes) and not same(here / name, leave_out):

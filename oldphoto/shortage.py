@@ -61,29 +61,23 @@ class WithLessMemory(Generic[Does]):
 
         Where the memory is short it is attempted again; what it raises then, and any other error, passes through.
         """
-        try:
-            return attempt(self._made[self._tile, self._device]), None
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            shortage = error
-        _let_go(shortage)
-        for tile, device in self._ways_out():
+        shortage: Exception | None = None
+        for tile, device in self._ways():
             try:
-                done = attempt(self._other(tile, device))
+                return attempt(self._one(tile, device)), self._told(tile, device)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
                 _let_go(error)
-                continue
-            how = f"with tiles of {tile} pixels" if device == self._device else "on the CPU, which is slower"
-            return done, f"out of memory: some photos are done {how} (--tile {_SMALL_TILES[0]} avoids it)"
+                shortage = shortage or error
         try:
+            assert shortage is not None
             raise shortage
         finally:
             del shortage  # it holds this frame, which would hold it
 
-    def _ways_out(self) -> Iterator[tuple[int | None, str]]:
+    def _ways(self) -> Iterator[tuple[int | None, str]]:
+        yield self._tile, self._device
         largest = self._tile or math.inf
         for tile in _SMALL_TILES:
             if tile < largest:
@@ -91,10 +85,16 @@ class WithLessMemory(Generic[Does]):
         if self._device != "cpu":
             yield self._tile, "cpu"
 
-    def _other(self, tile: int | None, device: str) -> Does:
+    def _one(self, tile: int | None, device: str) -> Does:
         if (tile, device) not in self._made:
             self._made[tile, device] = self._make(tile, device)
         return self._made[tile, device]
+
+    def _told(self, tile: int | None, device: str) -> str | None:
+        if (tile, device) == (self._tile, self._device):
+            return None
+        how = f"with tiles of {tile} pixels" if device == self._device else "on the CPU, which is slower"
+        return f"out of memory: some photos are done {how} (--tile {_SMALL_TILES[0]} avoids it)"
 
 
 def _let_go(error: BaseException | None) -> None:

@@ -60,32 +60,33 @@ def _chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
-def extras(data: bytes) -> tuple[Extra, ...]:
-    """Return a PNG's texts, and what it says of its colours besides a profile."""
-    found = []
-    for kind, content in _chunks(data):
-        if kind in _TEXTS and not bytes(content[:32]).startswith(_READ):
-            found.append(Extra("text", "png", kind, bytes(content)))
-        elif kind in _COLOURS:
-            found.append(Extra("gamma and primaries", "png", kind, bytes(content)))
-    return tuple(found)
-
-
-def open_image(data: bytes) -> PngImageFile:
+def open_image(data: bytes) -> tuple[PngImageFile, tuple[Extra, ...]]:
     """Open a PNG with Pillow, for its metadata and for 8-bit pixels.
+
+    Returns
+    -------
+    image, extras
+        The picture, and what Pillow does not give as it stands: texts, and words on colours besides a profile.
 
     Raises
     ------
     OSError
         If a chunk that the picture needs is damaged or the file ends early.
     """
-    for _ in _chunks(data):
-        pass  # libpng would decode some of a damaged file and print a warning
-    return PngImageFile(BytesIO(data))
+    extras = []
+    for kind, content in _chunks(data):
+        if kind in _TEXTS and not bytes(content[:32]).startswith(_READ):
+            extras.append(Extra("text", "png", kind, bytes(content)))
+        elif kind in _COLOURS:
+            extras.append(Extra("gamma and primaries", "png", kind, bytes(content)))
+    return PngImageFile(BytesIO(data)), tuple(extras)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """Yield name and content of each chunk; raises OSError as `open_image`."""
+    """Yield name and content of each chunk; raises OSError as `open_image`.
+
+    Damage is found by checksums: libpng would decode some of it and print a warning.
+    """
     view, start, name = memoryview(data), len(SIGNATURE), b""
     while name != b"IEND":
         if start + 12 > len(data):

@@ -234,10 +234,10 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> Raster:
 
 
 def _decode_png(data: bytes, max_pixels: int) -> Raster:
-    image = png.open_image(data)
+    image, extras = png.open_image(data)
     check_size(*image.size, max_pixels)
     raster = _decode_with_pillow(image)
-    raster.extras = png.extras(data)
+    raster.extras = extras
     x, y = image.info.get("dpi", (0, 0))
     if x and y:
         raster.dpi = (per_inch(x / 0.0254), per_inch(y / 0.0254))

@@ -43,6 +43,7 @@ def count_pages(data: bytes, max_pixels: int) -> int:
     """
     with tifffile.TiffFile(BytesIO(data)) as tiff:
         pages = _photos(tiff)
+        _check_chain(tiff)
         total = sum(page.imagewidth * page.imagelength for page in pages)
     if total > max_pixels:
         together = f"its {len(pages)} pages together have " if len(pages) > 1 else "has "
@@ -75,7 +76,6 @@ def _photos(tiff: tifffile.TiffFile) -> list[TiffPage]:
         raise PhotoError("has no full first page")
     if len(tiff.pages) > _PAGE_LIMIT:
         raise PhotoError(f"has more than {_PAGE_LIMIT:,} pages: split it")
-    _check_chain(tiff)
     if tiff.pages.first.is_reduced and tiff.pages.first.pages is not None:
         raise PhotoError("is a raw photo, whose first page is a preview: develop it into a plain TIFF")
     pages = [page for page in tiff.pages if isinstance(page, TiffPage)]
