@@ -32,7 +32,8 @@ from oldphoto.faces import (
     identity,
     model_file,
 )
-from oldphoto.faces.models import IDENTITY
+from oldphoto.faces.cnn import FaceSearch
+from oldphoto.faces.models import DETECTOR, IDENTITY
 from oldphoto.nets.facegan import FaceNet
 from oldphoto.training.ageing import Severity, age
 from oldphoto.translation import Translator
@@ -159,6 +160,26 @@ def test_the_cnn_detector_finds_the_same_face(photo: Photo, astronaut: Face) -> 
     cut = np.ascontiguousarray(photo("astronaut")[:256, 92:348])
     (face,) = FaceFinder("cnn").find(cut)
     assert np.abs(np.add(face.landmarks, (92, 0)) - astronaut.landmarks).max() * face.magnification < 8
+
+
+@pytest.mark.parametrize("place", [(0, 92, 256), (0, 0, 512), (40, 150, 150)])
+def test_the_cnn_detector_says_what_that_of_dlib_says(photo: Photo, place: tuple[int, int, int]) -> None:
+    top, left, side = place
+    picture = np.round(photo("astronaut")[top : top + side, left : left + side] * 255).astype(np.uint8)
+    picture = np.ascontiguousarray(cv2.resize(picture, (400, 400), interpolation=cv2.INTER_LINEAR))
+    theirs = max(
+        dlib.cnn_face_detection_model_v1(str(model_file(DETECTOR)))(picture, 0), key=lambda hit: hit.confidence
+    )
+    (left_edge, top_edge, right, bottom), score = max(FaceSearch().hits(picture, 0.5), key=lambda hit: hit[1])
+    assert score == pytest.approx(theirs.confidence, abs=0.1)
+    assert right - left_edge == pytest.approx(theirs.rect.width(), rel=0.25)
+    centre = np.array([left_edge + right, top_edge + bottom]) / 2
+    assert np.abs(centre - (theirs.rect.center().x, theirs.rect.center().y)).max() < 0.2 * (right - left_edge)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (8, 2000), (300, 9), (79, 79)])
+def test_no_picture_is_too_small_or_too_narrow_for_the_cnn_detector(shape: tuple[int, int]) -> None:
+    assert list(FaceSearch().hits(np.full((*shape, 3), 127, np.uint8), 0.5)) == []
 
 
 def test_a_face_is_found_once(photo: Photo, finder: FaceFinder) -> None:
@@ -354,7 +375,7 @@ def test_another_file_is_not_taken_for_the_descriptor(tmp_path: Path) -> None:
     for content in (b"", b"con_4" * 100, model_file("mmod_human_face_detector.dat").read_bytes()):
         other = tmp_path / "other.dat"
         other.write_bytes(content)
-        with pytest.raises(CheckpointError, match="not dlib's face descriptor"):
+        with pytest.raises(CheckpointError, match="not dlib's weights of IdentityNet"):
             identity.load_identity_net(other)
 
 

@@ -20,6 +20,10 @@ CROP = 256
 CANONICAL = CROP * np.array([[0.687, 0.427], [0.579, 0.432], [0.313, 0.427], [0.421, 0.432], [0.5, 0.63]])
 
 
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom, px."""
+
+
 @dataclass(frozen=True)
 class Face:
     """A face in a photo.
@@ -28,7 +32,7 @@ class Face:
     base of the nose; ``score``: the detector's, higher is surer.
     """
 
-    box: tuple[float, float, float, float]
+    box: Box
     landmarks: NDArray[np.float64]
     score: float
 

@@ -12,8 +12,9 @@ import dlib
 import numpy as np
 
 from oldphoto.arrays import ByteImage, FloatImage
-from oldphoto.faces.alignment import CANONICAL, CROP, Face
-from oldphoto.faces.models import DETECTOR, LANDMARKS, model_file
+from oldphoto.faces.alignment import CANONICAL, CROP, Box, Face
+from oldphoto.faces.cnn import FaceSearch
+from oldphoto.faces.models import LANDMARKS, model_file
 
 Detector = Literal["hog", "cnn"]
 
@@ -66,7 +67,7 @@ class FaceFinder:
         self._kind, self._magnify = detector, magnify
         self._hog = dlib.get_frontal_face_detector()
         self._other_hog = copy.copy(self._hog)
-        self._cnn = dlib.cnn_face_detection_model_v1(str(model_file(DETECTOR)))
+        self._cnn = FaceSearch()
         self._landmarks = dlib.shape_predictor(str(model_file(LANDMARKS)))
         self._lock = threading.Lock()  # dlib's detectors keep scratch memory
 
@@ -85,7 +86,7 @@ class FaceFinder:
         with ThreadPoolExecutor(min(len(searches), cv2.getNumThreads())) as pool:
             hits = pool.map(lambda search: search[1].run(search[0], 0, _DOUBTFUL), searches)
         candidates = [
-            self._face(picture, box, score, factor)
+            self._face(picture, (box.left(), box.top(), box.right() + 1, box.bottom() + 1), score, factor)
             for (picture, _), (boxes, scores, _) in zip(searches, hits, strict=True)
             for box, score in zip(boxes, scores, strict=True)
         ]
@@ -95,16 +96,19 @@ class FaceFinder:
     def _search_cnn(self, rgb: FloatImage) -> list[Face]:
         factor = min(_CNN_SIDE / max(rgb.shape[:2]), self._magnify)
         picture = _to_bytes(_resized(rgb, factor))
-        found = [hit for hit in self._cnn(picture, 0) if hit.confidence >= _CONFIRMED]
-        faces = [self._face(picture, hit.rect, hit.confidence, factor) for hit in found]
+        faces = [self._face(picture, box, score, factor) for box, score in self._cnn.hits(picture, _CONFIRMED)]
         return _without_doubles([face for face in faces if _plausible(face)])
 
-    def _face(self, picture: ByteImage, box: dlib.rectangle, score: float, factor: float) -> Face:
+    def _face(self, picture: ByteImage, box: Box, score: float, factor: float) -> Face:
         """A hit in a copy, ``factor`` times the photo's size, as a face in the photo."""
-        shape = self._landmarks(picture, box)
+        left, top, right, bottom = (round(edge) for edge in box)
+        shape = self._landmarks(picture, dlib.rectangle(left, top, right - 1, bottom - 1))
         points = np.array([(point.x, point.y) for point in shape.parts()], float)
-        corners = np.array([box.left(), box.top(), box.right() + 1, box.bottom() + 1], float)
-        return Face(tuple((corners / factor).tolist()), (points + 0.5) / factor - 0.5, float(score))
+        return Face(
+            (box[0] / factor, box[1] / factor, box[2] / factor, box[3] / factor),
+            (points + 0.5) / factor - 0.5,
+            float(score),
+        )
 
     def _confirmed(self, rgb: FloatImage, face: Face) -> bool:
         """Whether the CNN detector, too, sees a face of about this size at this place."""
@@ -125,9 +129,9 @@ class FaceFinder:
 
     def _seen(self, patch: ByteImage) -> bool:
         """Whether the CNN detector sees a face in the middle of a patch."""
-        for hit in self._cnn(patch, 0):
-            aside = np.abs(np.array([hit.rect.center().x, hit.rect.center().y]) - _SURROUNDED / 2).max()
-            if hit.confidence >= _CONFIRMED and aside < 0.2 * _JUDGED and 0.5 < hit.rect.width() / _JUDGED < 1.8:
+        for (left, top, right, bottom), _ in self._cnn.hits(patch, _CONFIRMED, 1.8 * _JUDGED):
+            aside = max(abs(left + right - _SURROUNDED), abs(top + bottom - _SURROUNDED)) / 2
+            if aside < 0.2 * _JUDGED:
                 return True
         return False
 

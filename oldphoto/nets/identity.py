@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_MEANS = (122.782, 117.001, 104.298)
+MEANS = (122.782, 117.001, 104.298)
 """Of red, green and blue, of 255; subtracted from what the network sees, which is then divided by 256."""
 
 
@@ -70,7 +70,7 @@ class IdentityNet(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.last = nn.Linear(256, 128, bias=False)
         self.means: Tensor
-        self.register_buffer("means", torch.tensor(_MEANS).reshape(3, 1, 1), persistent=False)
+        self.register_buffer("means", torch.tensor(MEANS).reshape(3, 1, 1), persistent=False)
 
     def forward(self, face: Tensor) -> Tensor:
         features = self.blocks(self.stem((face * 255 - self.means) / 256))
