@@ -21,6 +21,7 @@ import traceback
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -89,7 +90,7 @@ def most_pixels(jobs: Iterable[Job]) -> int:
 class Workers:
     """Does jobs in processes; an instance is a `Work` that several threads may call.
 
-    As a context manager it starts the first worker, and in the end kills all.
+    As a context manager it starts the first worker, unless that was done ahead, and in the end kills all.
 
     Parameters
     ----------
@@ -119,11 +120,22 @@ class Workers:
         threads: int | None = None,
     ) -> None:
         threads = threads or min(machine.cores(), THREADS)
-        self._workers = [_Worker(make_work, threads, timeout, show_warnings) for _ in range(count)]
+        self._new = partial(_Worker, make_work, threads, timeout, show_warnings)
+        self._workers: list[_Worker] = []
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
-        for worker in self._workers:
-            self._idle.put(worker)
+        self.grow(count)
         atexit.register(self.kill)  # before multiprocessing asks them to end, which they do not hear
+
+    def start_ahead(self) -> None:
+        """Let the first worker load while this process has other things to do; whether it could is told on entering."""
+        with contextlib.suppress(OSError):
+            self._workers[0].launch()
+
+    def grow(self, count: int) -> None:
+        """Let there be `count` workers at least."""
+        for _ in range(count - len(self._workers)):
+            self._workers.append(self._new())
+            self._idle.put(self._workers[-1])
 
     def __enter__(self) -> Workers:
         try:
@@ -183,8 +195,8 @@ class _Worker:
         self._process: SpawnProcess | None = None
         self._killed = False
 
-    def start(self) -> None:
-        """Start the process and wait until it has loaded all; raises what `make_work` raises there."""
+    def launch(self) -> None:
+        """Start the process, and do not wait for it."""
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         arguments = (theirs, str(Path.cwd()), self._make_work, self._threads, self._show_warnings)
@@ -195,6 +207,11 @@ class _Worker:
         if self._killed:
             self._end()
             raise WorkerError("interrupted")
+
+    def start(self) -> None:
+        """Wait until the process, which is started where it was not, has loaded all; raises what `make_work` raises."""
+        if self._process is None:
+            self.launch()
         refusal = self._receive(None)
         if isinstance(refusal, OldphotoError):
             self._end()
@@ -206,6 +223,7 @@ class _Worker:
             raise WorkerError("interrupted")
         try:
             if self._process is None or not self._process.is_alive():
+                self._end()
                 self.start()
             self._pipe.send(job)
             answer = self._receive(self._timeout)

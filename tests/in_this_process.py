@@ -9,6 +9,12 @@ class InThisProcess:
     def __init__(self, make_work, count, timeout=None, show_warnings=False):
         self.make_work = make_work
 
+    def start_ahead(self):
+        pass
+
+    def grow(self, count):
+        pass
+
     def __enter__(self):
         self.work = self.make_work()
         return self

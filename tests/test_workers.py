@@ -56,6 +56,10 @@ def jobs_of(folder: Path, *names: str) -> tuple[Job, ...]:
     return tuple(Job(Path("in", name), PurePosixPath(name), folder / "out" / name) for name in names)
 
 
+def workers_of_this() -> list[psutil.Process]:
+    return [each for each in psutil.Process().children() if "spawn_main" in " ".join(each.cmdline())]
+
+
 @pytest.fixture
 def traces(tmp_path: Path) -> Path:
     (tmp_path / "traces").mkdir()
@@ -105,6 +109,23 @@ def test_what_cannot_be_loaded_is_told_before_any_work(traces: Path, refusal: Ex
     expected = type(refusal) if isinstance(refusal, CheckpointError) else WorkerError
     with pytest.raises(expected, match=str(refusal)), Workers(partial(make_work, traces, refusal), 2):
         pass
+
+
+@pytest.mark.parametrize("refusal", [None, CheckpointError("no weights: reinstall")])
+def test_a_worker_that_loads_ahead_does_the_work_or_tells_why_not(
+    tmp_path: Path, traces: Path, refusal: Exception | None
+) -> None:
+    workers = Workers(partial(make_work, traces, refusal), 1)
+    workers.start_ahead()
+    workers.grow(2)
+    if refusal is None:
+        with workers:
+            outcomes = list(batch.run(jobs_of(tmp_path, "a", "b"), workers, 2))
+        assert [outcome.status for outcome in outcomes] == ["restored", "restored"]
+    else:
+        with pytest.raises(CheckpointError, match=str(refusal)), workers:
+            pass
+    assert workers_of_this() == []
 
 
 @posix
@@ -168,6 +189,6 @@ def test_memory_does_not_grow_with_the_number_of_photos(tmp_path: Path, bundled)
         sizes = []
         for outcome in batch.run(jobs, workers):
             assert outcome.status == "restored", outcome.error
-            (worker,) = (each for each in psutil.Process().children() if "spawn_main" in " ".join(each.cmdline()))
+            (worker,) = workers_of_this()
             sizes.append(worker.memory_info().rss)
     assert max(sizes[-10:]) < 1.05 * max(sizes[20:40])

@@ -26,6 +26,7 @@ from oldphoto.errors import PhotoError, UsageError
 if TYPE_CHECKING:
     from oldphoto.batch import Job, Outcome, Plan, Work
     from oldphoto.ray_batch import Cluster
+    from oldphoto.workers import Workers
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
@@ -224,6 +225,31 @@ def carry_out(run: Run, make_plan: Callable[[], Plan], make_work: Callable[[], W
     KeyboardInterrupt
         After an interrupt; what was finished is told.
     """
+    from oldphoto.workers import Workers
+
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        if not run.verbose:
+            warnings.simplefilter("ignore")
+        stack.enter_context(_stops_interrupt())
+        workers = Workers(make_work, 1, run.timeout, run.verbose)
+        stack.callback(workers.kill)
+        if run.cluster is None and not run.dry_run:
+            workers.start_ahead()
+        plan = _planned(run, make_plan)
+        if not run.quiet:
+            for note in _notes(plan, run.verbose):
+                say(f"oldphoto: {note}")
+        if run.dry_run:
+            _show(plan)
+            return
+        complete = _work_through(run, plan, _outcomes(run, plan, make_work, workers, stack))
+    if not complete:
+        click.get_current_context().exit(FAILED)
+
+
+def _planned(run: Run, make_plan: Callable[[], Plan]) -> Plan:
+    """Make the plan, and look at the other files that will be written. Raises UsageError."""
     from oldphoto.batch import same_place
 
     try:
@@ -234,25 +260,15 @@ def carry_out(run: Run, make_plan: Callable[[], Plan], make_work: Callable[[], W
             raise UsageError(f"{run.log} is both the log and the report: give each a name of its own")
     except OSError as error:
         raise UsageError(str(error)) from error
-    if not run.quiet:
-        for note in _notes(plan, run.verbose):
-            say(f"oldphoto: {note}")
-    if run.dry_run:
-        _show(plan)
-        return
-    with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        if not run.verbose:
-            warnings.simplefilter("ignore")
-        stack.enter_context(_stops_interrupt())
-        complete = _work_through(run, plan, _outcomes(run, plan, make_work, stack))
-    if not complete:
-        click.get_current_context().exit(FAILED)
+    return plan
 
 
-def _outcomes(run: Run, plan: Plan, make_work: Callable[[], Work], stack: ExitStack) -> Iterator[Outcome]:
+def _outcomes(
+    run: Run, plan: Plan, make_work: Callable[[], Work], workers: Workers, stack: ExitStack
+) -> Iterator[Outcome]:
     """Load what the work needs, before anything is touched; then do the jobs as the outcomes are asked for."""
-    from oldphoto import batch, workers
+    from oldphoto import batch
+    from oldphoto.workers import default_jobs, most_pixels
 
     pending = len(plan.pending)
     if not pending:
@@ -262,12 +278,12 @@ def _outcomes(run: Run, plan: Plan, make_work: Callable[[], Work], stack: ExitSt
         cluster.check(make_work)
         batch.remove_stale_parts(plan.jobs)
         return cluster.run(plan.jobs, make_work, run.done, run.timeout)
-    jobs = run.jobs or workers.default_jobs(pending, run.device, workers.most_pixels(plan.pending))
-    jobs = min(jobs, pending)
+    jobs = min(run.jobs or default_jobs(pending, run.device, most_pixels(plan.pending)), pending)
+    workers.grow(jobs)
     stack.callback(batch.remove_stale_parts, plan.jobs)  # of workers that an interrupt killed
-    work = stack.enter_context(workers.Workers(make_work, jobs, run.timeout, run.verbose))
+    stack.enter_context(workers)
     batch.remove_stale_parts(plan.jobs)
-    return batch.run(plan.jobs, work, jobs, run.done, work.kill)
+    return batch.run(plan.jobs, workers, jobs, run.done, workers.kill)
 
 
 def _work_through(run: Run, plan: Plan, outcomes: Iterator[Outcome]) -> bool:
