@@ -21,7 +21,7 @@ import numpy as np
 from oldphoto import __version__, audit, batch
 from oldphoto.arrays import FloatImage
 from oldphoto.batch import Found, Job, Naming, Outcome, Plan, Result, Work
-from oldphoto.errors import PhotoError, UsageError
+from oldphoto.errors import OldphotoError, PhotoError, UsageError
 from oldphoto.imagefile import (
     INPUT_SUFFIXES,
     OUTPUT_SUFFIX,
@@ -580,8 +580,10 @@ def unreadable_outcomes(found: Found) -> tuple[Outcome, ...]:
 
 
 def report_entry(outcome: Outcome) -> ReportEntry:
-    """Return what the before/after page shows of an outcome."""
+    """Return what the before/after page shows of an outcome; the pictures of a kept photo are read for it."""
     result = outcome.result
+    if outcome.status == "kept":
+        result = _with_kept_pictures(result, outcome.job)
     return ReportEntry(
         name=str(outcome.job.name),
         status=outcome.status,
@@ -594,6 +596,19 @@ def report_entry(outcome: Outcome) -> ReportEntry:
         warnings=result.warnings,
         error=outcome.error or None,
     )
+
+
+def _with_kept_pictures(result: Result, job: Job) -> Result:
+    """Previews of a photo that an earlier run restored, unless a file cannot be read or was replaced by another."""
+    previews, sizes = [], set()
+    for path in (job.source, job.target):
+        try:
+            rgb = open_photo(path, PIXEL_LIMIT).page(0).rgb
+        except OldphotoError:
+            return result
+        previews.append(preview(rgb))
+        sizes.add(rgb.shape)
+    return replace(result, before=previews[0], after=previews[1]) if len(sizes) == 1 else result
 
 
 def open_log(path: Path) -> IO[str]:

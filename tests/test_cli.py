@@ -239,6 +239,19 @@ def test_nothing_is_loaded_when_everything_is_finished(stage):
     assert "0 restored, 1 kept" in done.stderr
 
 
+def test_the_page_shows_kept_photos_as_well(stage):
+    make_photo("in/a.png")
+    make_photo("out/a.png", 0.75)
+    make_photo("in/altered.png")
+    make_photo("out/altered.png", width=16)
+    make_photo("in/broken.png")
+    Path("out/broken.png").write_bytes(b"touched up by hand")
+    done = oldphoto("restore", "in", "out", "--report", "report.html")
+    assert done.exit_code == 0, done.output
+    articles = Path("report.html").read_text().split("<article")[1:]
+    assert [article.count("data:image/") for article in articles] == [2, 0, 0]
+
+
 def test_photos_of_one_stem_are_both_restored(stage):
     make_photo("in/a.png", 0.2)
     make_photo("in/a.jpg", 0.4)
