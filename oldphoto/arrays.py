@@ -1,4 +1,4 @@
-"""The array types that modules hand to each other."""
+"""The array types that modules hand to each other, and what brightness is."""
 
 from __future__ import annotations
 
@@ -13,3 +13,11 @@ HalfImage = NDArray[np.float16]
 
 ByteImage = NDArray[np.uint8]
 """The same in 8 bits, 0 to 255."""
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""The weights of red, green and blue in brightness (ITU-R BT.601)."""
+
+
+def black_and_white(rgb: FloatImage) -> FloatImage:
+    """A colour picture, H × W × 3, with its brightness in all three channels."""
+    return np.repeat((rgb @ LUMA)[..., None], 3, 2)

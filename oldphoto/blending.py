@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from oldphoto.arrays import FloatImage
+from oldphoto.arrays import LUMA, FloatImage
 from oldphoto.faces.alignment import CANONICAL, CROP, Face, crop_face, extent
 from oldphoto.pyramid import halve
 
@@ -18,7 +18,6 @@ its coarse structure is taken back in proportion."""
 _GRAIN_LEVELS = 3
 """Grain is measured and given back at the photo's resolution, at a half and at a quarter of it."""
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 _EYES, _NOSE = CANONICAL[:4].mean(0), CANONICAL[4]
 _CENTRE, _RADII = CROP * np.array([0.5, 0.53]), CROP * np.array([0.40, 0.43])
@@ -121,7 +120,7 @@ def _lost_grain(before: FloatImage, after: FloatImage, mask: FloatImage) -> Floa
     several scales, so that its coarseness comes out right as well as its strength.
     """
     inside, outside = (mask > 0.6).astype(np.float32), (mask < 0.05).astype(np.float32)
-    old, new = before @ _LUMA, after @ _LUMA
+    old, new = before @ LUMA, after @ LUMA
     missing = []
     for _ in range(_GRAIN_LEVELS):
         around, had, has = _noise(old, outside), _noise(old, inside), _noise(new, inside)

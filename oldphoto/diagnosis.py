@@ -10,14 +10,13 @@ import cv2
 import numpy as np
 from PIL.JpegImagePlugin import JpegImageFile
 
-from oldphoto.arrays import FloatImage
+from oldphoto.arrays import LUMA, FloatImage
 from oldphoto.classical.blind import Blur, estimate_blur
 from oldphoto.classical.deblurring import DEFAULT, SURE
 from oldphoto.classical.noise import Noise, estimate_noise
 from oldphoto.faces import FaceFinder
 from oldphoto.imagefile import Photo, read_photo
 from oldphoto.scratches import ScratchDetector
-from oldphoto.training.ageing import LUMA
 from oldphoto.translation import Translator, apply_tone
 from oldphoto.work import DAMAGED
 

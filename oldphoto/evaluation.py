@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from skimage.metrics import structural_similarity
 
-from oldphoto.arrays import ByteImage, FloatImage
+from oldphoto.arrays import ByteImage, FloatImage, black_and_white
 from oldphoto.errors import UsageError
-from oldphoto.training.ageing import LUMA
 from oldphoto.work import age_by_name
 
 AGED, CLASSICAL, OLDPHOTO, CLASSICAL_TRUE = "aged input", "classical", "oldphoto", "classical, true masks"
@@ -142,7 +141,7 @@ def measure(
             raise UsageError(f"photo {number} has {size} pixels: {_SMALLEST_SIDE} x {_SMALLEST_SIDE} are needed")
         clean = _to_float(image)
         if number % _GRAY_EVERY == 0:
-            clean = np.repeat((clean @ LUMA)[..., None], 3, 2)
+            clean = black_and_white(clean)
         yield _measure_one(clean, number, restorer, detector, seed, distance)
 
 

@@ -36,11 +36,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from oldphoto.arrays import ByteImage, FloatImage
+from oldphoto.arrays import LUMA, ByteImage, FloatImage
 from oldphoto.errors import UsageError
 from oldphoto.imagefile import read_photo
 from oldphoto.scratches import ScratchDetector
-from oldphoto.training.ageing import LUMA
 
 Mask = NDArray[np.bool_]
 Points = NDArray[np.int32]

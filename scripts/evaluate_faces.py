@@ -20,11 +20,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from oldphoto.arrays import FloatImage
+from oldphoto.arrays import LUMA, FloatImage, black_and_white
 from oldphoto.blending import blend, soft_mask
 from oldphoto.evaluation import Distance, fit_tone, perceptual_distance, psnr
 from oldphoto.faces import Face, FaceFinder, FaceRefiner, IdentityGuard, crop_face
-from oldphoto.training.ageing import LUMA, Severity, age
+from oldphoto.training.ageing import Severity, age
 from oldphoto.training.datasets import load_held_out, to_float
 from oldphoto.translation import Translator
 
@@ -137,7 +137,7 @@ def measure(data: Path, count: int, strengths: list[float], stages: Stages) -> I
         if len(faces) != 1:
             continue
         if number % 2:
-            clean = np.repeat((clean @ LUMA)[..., None], 3, 2)
+            clean = black_and_white(clean)
         for index, strength in enumerate(strengths):
             yield measure_one(clean, faces[0], strength, 100 * number + index, stages)
 

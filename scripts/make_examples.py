@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
-from oldphoto.arrays import FloatImage
+from oldphoto.arrays import FloatImage, black_and_white
 from oldphoto.imagefile import Photo, write_photo
-from oldphoto.training.ageing import LUMA, Severity, age
+from oldphoto.training.ageing import Severity, age
 
 COMMAND = "PYTHONPATH=. python scripts/make_examples.py"
 ORIENTATION, TURNED_LEFT = 0x0112, 6  # the EXIF tag, and its value for pixels that lie on their left side
@@ -97,7 +97,7 @@ def load(example: Example) -> FloatImage:
         top, bottom, left, right = example.crop
         pixels = pixels[top:bottom, left:right]
     picture: FloatImage = pixels.astype(np.float32) / 255
-    return np.repeat((picture @ LUMA)[..., None], 3, 2) if example.black_and_white else picture
+    return black_and_white(picture) if example.black_and_white else picture
 
 
 def readme() -> str:

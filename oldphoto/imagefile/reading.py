@@ -17,15 +17,12 @@ import numpy as np
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 
-from oldphoto.arrays import FloatImage
+from oldphoto.arrays import LUMA, FloatImage
 from oldphoto.errors import PhotoError
 from oldphoto.imagefile import exif as exif_block
 from oldphoto.imagefile import jpeg, png, tiff, webp
 from oldphoto.imagefile.colour import cmyk_to_rgb
 from oldphoto.imagefile.photo import PIXEL_LIMIT, RAISE_LIMIT, IntImage, Photo, Raster, check_size, per_inch
-
-LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
-"""Weights of red, green and blue in a gray value."""
 
 # Pillow reports oddities of a file through logging, which Python prints if nobody listens.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -179,7 +176,7 @@ def read_mask(path: Path, max_pixels: int = PIXEL_LIMIT) -> FloatImage:
 
 def mask_of(photo: Photo) -> FloatImage:
     """Return the mask that a photo shows: see `read_mask`."""
-    mask = np.array(photo.rgb[..., 0]) if photo.gray else np.clip(photo.rgb @ LUMINANCE, 0, 1)
+    mask = np.array(photo.rgb[..., 0]) if photo.gray else np.clip(photo.rgb @ LUMA, 0, 1)
     if photo.alpha is not None:
         mask *= photo.alpha / np.float32(np.iinfo(photo.alpha.dtype).max)
     return np.asarray(mask, np.float32)

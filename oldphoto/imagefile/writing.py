@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from oldphoto.arrays import FloatImage
+from oldphoto.arrays import LUMA, FloatImage
 from oldphoto.errors import PhotoError, UsageError
 from oldphoto.imagefile import exif as exif_block
 from oldphoto.imagefile import jpeg, png, tiff, webp
 from oldphoto.imagefile.colour import srgb_profile, to_srgb
 from oldphoto.imagefile.files import atomically
 from oldphoto.imagefile.photo import OUTPUT_SUFFIX, IntImage, Photo, Raster, format_of, per_metre
-from oldphoto.imagefile.reading import LUMINANCE
 
 _NAMES = {"jpg": "JPEG", "png": "PNG", "tif": "TIFF", "webp": "WebP", "bmp": "BMP"}
 _LONGEST_SIDE = {"jpg": 65500, "webp": 16383}
@@ -240,7 +239,7 @@ def _quantised(values: FloatImage, depth: int, gray: bool = False) -> IntImage:
         strip = values[row : row + _STRIP_ROWS]
         if not np.isfinite(strip).all():
             raise PhotoError("the restored pixels are not finite numbers: report this photo")
-        scaled = np.multiply(strip @ LUMINANCE if gray else strip, top, dtype=np.float32)
+        scaled = np.multiply(strip @ LUMA if gray else strip, top, dtype=np.float32)
         np.rint(scaled, out=scaled)
         np.clip(scaled, 0, top, out=scaled)
         result[row : row + _STRIP_ROWS] = scaled

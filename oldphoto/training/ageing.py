@@ -16,10 +16,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from oldphoto.arrays import ByteImage, FloatImage
+from oldphoto.arrays import LUMA, ByteImage, FloatImage
 from oldphoto.training.damage import damage, smooth_noise
-
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True)

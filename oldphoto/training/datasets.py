@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from oldphoto.arrays import ByteImage, FloatImage
+from oldphoto.arrays import ByteImage, FloatImage, black_and_white
 from oldphoto.errors import UsageError
 from oldphoto.imagefile import INPUT_SUFFIXES
-from oldphoto.training.ageing import LUMA, Severity, age, fade
+from oldphoto.training.ageing import Severity, age, fade
 from oldphoto.training.curriculum import as_picture
 from oldphoto.training.damage import damage
 from oldphoto.training.decoys import paste_decoys
@@ -88,7 +88,7 @@ def random_crop(image: ByteImage, side: int, rng: Generator, zoom: tuple[float, 
     if rng.random() < 0.5:
         piece = piece[:, ::-1]
     if piece.ndim == 3 and rng.random() < GRAY_SHARE:
-        piece = np.repeat((piece @ LUMA)[..., None], 3, 2)
+        piece = black_and_white(piece)
     return np.ascontiguousarray(piece, np.float32)
 
 
@@ -174,7 +174,7 @@ def tone_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage], si
         if rng.random() < 0.5:
             clean = clean[:, ::-1]
         if rng.random() < GRAY_SHARE:
-            clean = np.repeat((clean @ LUMA)[..., None], 3, 2)
+            clean = black_and_white(clean)
         faded = fade(clean, rng, rng.random() ** 0.6 * (rng.random() > 0.3))
         if rng.random() < 0.15:
             faded, _ = damage(faded, rng, 1, 0.25, textures)

@@ -13,7 +13,7 @@ from numpy.random import Generator
 from torch import Tensor
 
 from oldphoto import checkpoints
-from oldphoto.arrays import ByteImage, FloatImage
+from oldphoto.arrays import ByteImage, FloatImage, black_and_white
 from oldphoto.errors import CheckpointError, UsageError
 from oldphoto.evaluation import fit_tone
 from oldphoto.faces import CROP, Face, FaceFinder, crop_face
@@ -21,7 +21,7 @@ from oldphoto.faces.identity import descriptors, load_identity_net
 from oldphoto.nets.discriminators import PatchDiscriminator
 from oldphoto.nets.facegan import FaceNet
 from oldphoto.nets.identity import IdentityNet
-from oldphoto.training.ageing import LUMA, Severity, age
+from oldphoto.training.ageing import Severity, age
 from oldphoto.training.datasets import Batch, Example, Maker, batches, load_held_out, load_images, to_float
 from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, run
 from oldphoto.training.losses import PerceptualDistance, adversarial, charbonnier, feature_matching
@@ -79,7 +79,7 @@ def face_examples(faces: Sequence[tuple[ByteImage, Face]], translator: Translato
         if rng.random() < 0.5:
             clean = clean[:, ::-1]
         if rng.random() < 0.6:
-            clean = np.repeat((clean @ LUMA)[..., None], 3, 2)
+            clean = black_and_white(clean)
         clean = _toned(np.ascontiguousarray(clean), rng)
         if rng.random() < UNTOUCHED_SHARE:
             return {"photo": clean, "clean": clean}

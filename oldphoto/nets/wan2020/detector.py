@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of R, G and B in the gray picture that the detector sees (ITU-R BT.601)."""
+from oldphoto.arrays import LUMA
 
 _SLOPE = 0.2
 
@@ -83,7 +82,7 @@ class Detector(nn.Module):
 
     def forward(self, picture: Tensor) -> Tensor:
         if picture.shape[1] == 3:
-            picture = (picture * picture.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
+            picture = (picture * picture.new_tensor(LUMA.tolist()).view(3, 1, 1)).sum(1, keepdim=True)
         features = self.first(2 * picture - 1)
         skips = []
         for down, pair in zip(self.down_sample, self.down_path, strict=True):
