@@ -29,7 +29,7 @@ is left to do."""
 TILE, MARGIN = 640, 64
 """Sides of a tile and of what it sees of its neighbours, px."""
 
-TONE_CHANGE = (0.03, 0.06)
+TONE_CHANGE = (0.025, 0.05)
 """Mean changes, of 1, of the thumbnail: up to the first no correction of tone is made, from the second on all of it."""
 
 
@@ -80,7 +80,7 @@ class Translator:
         thumbnail = cv2.resize(picture, (ToneNet.SIDE, ToneNet.SIDE), interpolation=cv2.INTER_AREA)
         tensor = torch.from_numpy(thumbnail).permute(2, 0, 1)[None].to(self.device)
         with torch.inference_mode():
-            tone: ToneMap = self.tone(tensor)
+            tone = self.tone.of_mirrored(tensor)
             change = float((tone.apply(tensor) - tensor).abs().mean())
         none, full = TONE_CHANGE
         share = min(max((change - none) / (full - none), 0.0), 1.0)

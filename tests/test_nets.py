@@ -105,6 +105,17 @@ def test_the_pictures_of_a_batch_do_not_see_each_other() -> None:
     torch.testing.assert_close(net(picture, mask, hidden), alone, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("mirrored", [(2,), (3,), (2, 3)])
+def test_the_tone_of_a_photo_does_not_depend_on_its_side(mirrored: tuple[int, ...]) -> None:
+    torch.manual_seed(2)
+    net = awakened(ToneNet()).eval()
+    photo = torch.rand(2, 3, ToneNet.SIDE, ToneNet.SIDE) ** 2
+    toned = net.of_mirrored(photo).apply(photo)
+    assert (toned - photo).abs().max() > 0.01, "a network that changes nothing would pass"
+    other = photo.flip(mirrored)
+    torch.testing.assert_close(net.of_mirrored(other).apply(other).flip(mirrored), toned, rtol=0, atol=1e-4)
+
+
 # --- the partial non-local block -------------------------------------------------------------------------------------
 
 

@@ -106,6 +106,19 @@ class ToneNet(nn.Module):
             0.5 * local[:, 1:],
         )
 
+    def of_mirrored(self, thumbnail: Tensor) -> ToneMap:
+        """The mean of the maps of a thumbnail and its three mirror images: part of what each of them says is chance."""
+        axes = ((), (3,), (2,), (2, 3))
+        maps = [self(thumbnail.flip(mirrored)) for mirrored in axes]
+        fields = [
+            torch.stack([field.flip(mirrored) for field, mirrored in zip(kind, axes, strict=True)]).mean(0)
+            for kind in ([tone.gain for tone in maps], [tone.offset for tone in maps])
+        ]
+        curve, matrix = (
+            torch.stack(kind).mean(0) for kind in ([tone.curve for tone in maps], [tone.matrix for tone in maps])
+        )
+        return ToneMap(curve, matrix, *fields)
+
 
 def _levels(quantiles: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Black and white, N × 3 × 1, for each of LEVELS: of the channels one by one, then of all together."""
