@@ -32,6 +32,7 @@ COMPACT, PUBLISHED = "compact", "published"
 
 Net = TypeVar("Net", bound=nn.Module)
 
+_HERE = Path(__file__).resolve().parent
 _REMEDY = "reinstall oldphoto, or point --weights at a folder of intact checkpoints"
 
 
@@ -59,9 +60,8 @@ def checkpoint_folder(folder: Path | None = None) -> Path:
 
     Raises CheckpointError where none of them has a manifest.
     """
-    here = Path(__file__).resolve().parent
     asked = folder or (Path(os.environ[ENVIRONMENT]) if os.environ.get(ENVIRONMENT) else None)
-    candidates = [asked] if asked else [here / "checkpoints", here.parent / "checkpoints"]
+    candidates = [asked] if asked else [_HERE / "checkpoints", _HERE.parent / "checkpoints"]
     for candidate in candidates:
         if (candidate / MANIFEST).is_file():
             return candidate
@@ -133,12 +133,12 @@ def load(kind: type[Net], name: str, folder: Path | None = None) -> Net:
     try:
         weights = {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
         with torch.device("meta"):  # without memory: a configuration that lies may ask for any amount
-            expected = kind(**record.config).state_dict()
+            net = kind(**record.config)
+        expected = net.state_dict()
         wrong = {key for key in expected | weights if _shape(expected.get(key)) != _shape(weights.get(key))}
         if wrong:
             raise ValueError(f"other shapes than its configuration says: {min(wrong)}")
-        net = kind(**record.config)
-        net.load_state_dict(weights)
+        net.load_state_dict(weights, assign=True)
     except Exception as error:  # a constructor raises anything on a configuration that lies
         if is_out_of_memory(error):
             raise CheckpointError(f"{path}: does not fit into memory: close other programs") from error

@@ -66,10 +66,9 @@ class FaceFinder:
     def __init__(self, detector: Detector = "hog", magnify: float = MAGNIFY) -> None:
         self._kind, self._magnify = detector, magnify
         self._cnn = FaceSearch()
-        # dlib unpacks its HOG detector for a third of a second, and lets others run meanwhile.
-        loader = ThreadPoolExecutor(1)
-        self._loaded = loader.submit(_load, str(model_file(LANDMARKS)))
-        loader.shutdown(wait=False)
+        self._hog = dlib.get_frontal_face_detector()
+        self._other_hog = copy.copy(self._hog)
+        self._landmarks = dlib.shape_predictor(str(model_file(LANDMARKS)))
         self._lock = threading.Lock()  # dlib's detectors keep scratch memory
 
     def find(self, rgb: FloatImage) -> list[Face]:
@@ -82,8 +81,7 @@ class FaceFinder:
         long_side = max(rgb.shape[:2])
         factor = min(max(SEARCH_SIDE / long_side, 1.0), LARGEST_SIDE / long_side, self._magnify)
         gray = _to_bytes(_resized(_stretched(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.float32)), factor))
-        hog, other_hog, _ = self._loaded.result()
-        searches = ((gray, hog), (_calm_and_even(gray, _GRAIN * factor), other_hog))
+        searches = ((gray, self._hog), (_calm_and_even(gray, _GRAIN * factor), self._other_hog))
         # dlib lets go of the interpreter; OpenCV knows how many threads this process may have.
         with ThreadPoolExecutor(min(len(searches), cv2.getNumThreads())) as pool:
             hits = pool.map(lambda search: search[1].run(search[0], 0, _DOUBTFUL), searches)
@@ -104,8 +102,7 @@ class FaceFinder:
     def _face(self, picture: ByteImage, box: Box, score: float, factor: float) -> Face:
         """A hit in a copy, ``factor`` times the photo's size, as a face in the photo."""
         left, top, right, bottom = (round(edge) for edge in box)
-        landmarks = self._loaded.result()[2]
-        shape = landmarks(picture, dlib.rectangle(left, top, right - 1, bottom - 1))
+        shape = self._landmarks(picture, dlib.rectangle(left, top, right - 1, bottom - 1))
         points = np.array([(point.x, point.y) for point in shape.parts()], float)
         return Face(
             (box[0] / factor, box[1] / factor, box[2] / factor, box[3] / factor),
@@ -137,12 +134,6 @@ class FaceFinder:
             if aside < 0.2 * _JUDGED:
                 return True
         return False
-
-
-def _load(landmarks: str) -> tuple[dlib.fhog_object_detector, dlib.fhog_object_detector, dlib.shape_predictor]:
-    """Two HOG detectors, each with scratch memory of its own, and the predictor of landmarks."""
-    hog = dlib.get_frontal_face_detector()
-    return hog, copy.copy(hog), dlib.shape_predictor(landmarks)
 
 
 def _stretched(gray: FloatImage) -> FloatImage:
