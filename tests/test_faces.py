@@ -33,6 +33,7 @@ from oldphoto.faces import (
     model_file,
 )
 from oldphoto.faces.cnn import FaceSearch
+from oldphoto.faces.hog import hog_detector
 from oldphoto.faces.models import DETECTOR, IDENTITY
 from oldphoto.nets.facegan import FaceNet
 from oldphoto.training.ageing import Severity, age
@@ -160,6 +161,32 @@ def test_the_cnn_detector_finds_the_same_face(photo: Photo, astronaut: Face) -> 
     cut = np.ascontiguousarray(photo("astronaut")[:256, 92:348])
     (face,) = FaceFinder("cnn").find(cut)
     assert np.abs(np.add(face.landmarks, (92, 0)) - astronaut.landmarks).max() * face.magnification < 8
+
+
+@pytest.mark.parametrize("damage", ["none", "another content", "empty", "a folder", "no cache"])
+def test_the_hog_detector_is_kept_and_never_taken_damaged(
+    photo: Photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    unpacked = []
+    unpack = dlib.get_frontal_face_detector
+    monkeypatch.setattr(dlib, "get_frontal_face_detector", lambda: unpacked.append(None) or unpack())
+    cache = tmp_path / "cache"
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: cache)
+    if damage == "no cache":
+        cache.write_text("a file in the way")
+    hog_detector()
+    if damage != "no cache":
+        (kept,) = cache.iterdir()
+        if damage == "another content":
+            kept.write_bytes(kept.read_bytes()[:-1] + b"x")
+        elif damage == "empty":
+            kept.write_bytes(b"")
+        elif damage == "a folder":
+            kept.unlink()
+            kept.mkdir()
+    picture = np.round(photo("astronaut") * 255).astype(np.uint8)
+    assert hog_detector().run(picture, 1, -0.5) == unpack().run(picture, 1, -0.5)
+    assert len(unpacked) == (1 if damage == "none" else 2)
 
 
 @pytest.mark.parametrize("place", [(0, 92, 256), (0, 0, 512), (40, 150, 150)])

@@ -14,6 +14,7 @@ import numpy as np
 from oldphoto.arrays import ByteImage, FloatImage
 from oldphoto.faces.alignment import CANONICAL, CROP, Box, Face
 from oldphoto.faces.cnn import FaceSearch
+from oldphoto.faces.hog import hog_detector
 from oldphoto.faces.models import LANDMARKS, model_file
 
 Detector = Literal["hog", "cnn"]
@@ -66,7 +67,7 @@ class FaceFinder:
     def __init__(self, detector: Detector = "hog", magnify: float = MAGNIFY) -> None:
         self._kind, self._magnify = detector, magnify
         self._cnn = FaceSearch()
-        self._hog = dlib.get_frontal_face_detector()
+        self._hog = hog_detector()
         self._other_hog = copy.copy(self._hog)
         self._landmarks = dlib.shape_predictor(str(model_file(LANDMARKS)))
         self._lock = threading.Lock()  # dlib's detectors keep scratch memory
