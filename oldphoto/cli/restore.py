@@ -84,7 +84,7 @@ def _verify(ctx: click.Context, param: click.Parameter, path: Path | None) -> No
     type=click.Choice(["hog", "cnn"]),
     default="hog",
     show_default=True,
-    help="How faces are found; cnn takes seconds a photo, and finds more of them.",
+    help="How faces are found; cnn takes a second or two more a photo, and finds some in profile.",
 )
 @click.option("--strength", type=ShareType(), default=1.0, show_default=True, help="0 = untouched, 1 = full.")
 @click.option(
