@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from scipy import stats
 
-from oldphoto import scratches
+from oldphoto import scratches, work
 from oldphoto.arrays import ByteImage, FloatImage
 from oldphoto.errors import OldphotoError, UsageError
 from oldphoto.evaluation import average_precision
@@ -170,7 +170,7 @@ def main() -> None:
         halves = {half: load(arguments.annotations / half, arguments.photos, detector) for half in HALVES}
     except OldphotoError as error:
         raise SystemExit(str(error)) from error
-    thresholds = sorted({scratches.DAMAGED, best_threshold(halves["tuning"])})
+    thresholds = sorted({work.DAMAGED, best_threshold(halves["tuning"])})
     titles = ["", "damaged + intact", "ROC-AUC", "mean over photos", "average precision", "mean over photos"]
     for threshold in thresholds:
         titles += [f"F1 at {threshold}", "marked of intact"]
