@@ -23,7 +23,7 @@ _SIDE = 1024  # all networks can do it; the cost is told for a million pixels
 _PICTURE, _MASK = (3, _SIDE, _SIDE), (1, _SIDE, _SIDE)
 
 _RUNS: dict[tuple[str, str], tuple[type[nn.Module], tuple[tuple[int, ...], ...], str]] = {
-    (COMPACT, "scratches"): (ScratchUNet, (_PICTURE,), "megapixel"),
+    (COMPACT, "scratches"): (ScratchUNet, (_PICTURE, _MASK), "megapixel"),
     (COMPACT, "tone"): (ToneNet, ((3, ToneNet.SIDE, ToneNet.SIDE),), "photo"),
     (COMPACT, "translation"): (TranslationNet, (_PICTURE, _MASK, _PICTURE), "megapixel"),
     (COMPACT, "denoiser"): (DenoiserNet, (_PICTURE, _PICTURE), "megapixel"),

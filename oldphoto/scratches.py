@@ -18,9 +18,13 @@ from oldphoto.nets.windows import Window
 from oldphoto.pyramid import depth, doubled, halve
 from oldphoto.tiling import run_tiled
 
-BASE = 384
-"""The photo is looked at in its own size and at every halving down to a short side of BASE to 2 BASE px: hairlines
-show in the largest, folds many pixels wide in the smallest."""
+BASE = 96
+"""The photo is looked at with a short side of BASE to 2 BASE px first, then at every doubling up to its own size, with
+what was seen before as a hint: large tears and wide folds show in the smallest, hairlines in the largest."""
+
+ENLARGED = 384
+"""From a short side of twice this, px, a scan shows no more than a smaller one, but thinner things: what was found in
+that stays found."""
 
 TILE, MARGIN = 1280, 256
 """Sides of a tile and of what it sees of its neighbours, px. The network sees far: with 192 px tiles still differ
@@ -62,14 +66,21 @@ class ScratchDetector:
         return np.asarray(cv2.dilate(mask, np.ones((3, 3), np.uint8)), np.float32)
 
     def probability(self, rgb: FloatImage) -> FloatImage:
-        """How likely each pixel is damaged, H × W in [0, 1]: the highest over all scales."""
-        found = np.empty(rgb.shape[:2], np.float32)
-        run_tiled(self._network, (rgb,), found, self.net.multiple, self.device, self.tile, MARGIN, cuts=True, half=True)
-        if depth(rgb.shape, BASE):
-            for rows, coarse in doubled(self.probability(halve(rgb)), found.shape):
-                np.maximum(found[rows], coarse, out=found[rows])
+        """How likely each pixel is damaged, H × W in [0, 1]."""
+        found = np.zeros(rgb.shape[:2], np.float32)
+        coarse = self.probability(halve(rgb)) if depth(rgb.shape, BASE) else None
+        if coarse is not None:
+            for rows, hint in doubled(coarse, found.shape):
+                found[rows] = hint
+        pictures = (rgb, found)
+        run_tiled(
+            self._network, pictures, found, self.net.multiple, self.device, self.tile, MARGIN, cuts=True, half=True
+        )
+        if coarse is not None and depth(rgb.shape, ENLARGED):
+            for rows, hint in doubled(coarse, found.shape):
+                np.maximum(found[rows], hint, out=found[rows])
         return found
 
-    def _network(self, picture: Tensor, wanted: Window) -> Tensor:
-        probability: Tensor = self.net(picture, wanted).sigmoid()
+    def _network(self, picture: Tensor, hint: Tensor, wanted: Window) -> Tensor:
+        probability: Tensor = self.net(picture, hint, wanted).sigmoid()
         return probability

@@ -193,7 +193,7 @@ def network_costs() -> dict[str, float]:
     picture, mask = torch.rand(1, 3, 512, 512), torch.zeros(1, 1, 512, 512)
     per_megapixel = 1e6 / 512**2
     return {
-        "scratches (a megapixel)": per_megapixel * cost(ScratchUNet(), picture),
+        "scratches (a megapixel)": per_megapixel * cost(ScratchUNet(), picture, mask),
         "translation (a megapixel)": per_megapixel * cost(TranslationNet(), picture, mask, picture),
         "faces (a face)": cost(FaceNet(), torch.rand(1, 3, 256, 256)),
     }

@@ -94,7 +94,20 @@ def test_the_encoder_means_what_inference_takes() -> None:
 def test_the_unet_gives_one_logit_a_pixel_from_its_multiple_on() -> None:
     net = ScratchUNet().eval()
     for height, width in ((net.multiple, net.multiple), (net.multiple, 3 * net.multiple)):
-        assert net(torch.rand(2, 3, height, width)).shape == (2, 1, height, width)
+        picture = torch.rand(2, 3, height, width)
+        assert net(picture, net.hint(picture, 3)).shape == (2, 1, height, width)
+
+
+def test_the_unet_takes_the_hint_of_a_look_at_half_the_size() -> None:
+    net = awakened(ScratchUNet()).eval()
+    picture = torch.rand(1, 3, 4 * net.multiple, 3 * net.multiple)
+    hint = net.hint(picture, 1)
+    half = torch.nn.functional.avg_pool2d(picture, 2)
+    padded = torch.nn.functional.pad(half, (0, net.multiple // 2, 0, 0), "reflect")
+    alone = net(padded, torch.zeros_like(padded[:, :1])).sigmoid()[..., : half.shape[-1]]
+    torch.testing.assert_close(torch.nn.functional.avg_pool2d(hint, 2), alone, rtol=0, atol=0.2)
+    assert not net.hint(picture, 0).any()
+    assert (net(picture, hint) - net(picture, 0 * hint)).abs().max() > 1e-3
 
 
 def test_the_pictures_of_a_batch_do_not_see_each_other() -> None:
@@ -323,7 +336,7 @@ def patch_loss(net: nn.Module) -> Tensor:
 
 
 LOSSES: dict[type[nn.Module], Callable[[nn.Module], Tensor]] = {
-    ScratchUNet: lambda net: net(torch.rand(2, 3, 64, 64)).square().mean(),
+    ScratchUNet: lambda net: net(torch.rand(2, 3, 64, 64), torch.rand(2, 1, 64, 64)).square().mean(),
     TranslationNet: translation_loss,
     Autoencoder: autoencoder_loss,
     FaceNet: lambda net: (net(torch.rand(1, 3, 256, 256)) - 0.5).square().mean(),

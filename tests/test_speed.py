@@ -41,7 +41,7 @@ def lively(kind: type[nn.Module]) -> nn.Module:
 
 
 def inputs(kind: type[nn.Module], height: int, width: int) -> list[Tensor]:
-    channels = {ScratchUNet: (3,), TranslationNet: (3, 1, 3), DenoiserNet: (3, 3)}[kind]
+    channels = {ScratchUNet: (3, 1), TranslationNet: (3, 1, 3), DenoiserNet: (3, 3)}[kind]
     generator = torch.Generator().manual_seed(3)
     return [torch.rand(1, count, height, width, generator=generator) for count in channels]
 

@@ -118,14 +118,15 @@ def assert_seamless(whole: FloatImage, pieces: FloatImage, tile: int) -> None:
 
 @pytest.mark.parametrize("name", ["astronaut", "coffee"])
 def test_scratches_are_found_alike_in_tiles_and_in_the_whole(scratches: ScratchUNet, photo: Photo, name: str) -> None:
-    def network(picture: Tensor) -> Tensor:
-        return scratches(picture).sigmoid()
+    def network(picture: Tensor, hint: Tensor) -> Tensor:
+        return scratches(picture, hint).sigmoid()
 
     # A clean photo would do if the network saw damage in it, which it should not.
     picture = age(photo(name), np.random.default_rng(3), Severity(0, 0, 0.2, 1, 0)).photo
-    whole = tiled(network, (picture,), 1, scratches.multiple, WHOLE, 0)
+    pictures = (picture, 0.5 * blots(*picture.shape[:2]))
+    whole = tiled(network, pictures, 1, scratches.multiple, WHOLE, 0)
     assert whole.std() > 0.02, "a network that says nothing would pass"
-    assert_seamless(whole, tiled(network, (picture,), 1, scratches.multiple, 256, oldphoto.scratches.MARGIN), 256)
+    assert_seamless(whole, tiled(network, pictures, 1, scratches.multiple, 256, oldphoto.scratches.MARGIN), 256)
 
 
 @pytest.mark.parametrize("name", ["astronaut", "coffee"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oldphoto.nets.blocks import Downsample, NormalisedBlock, Upsample
@@ -14,15 +16,19 @@ from oldphoto.nets.windows import Window
 class ScratchUNet(nn.Module):
     """A U-Net (Ronneberger et al., MICCAI 2015; Wan et al., CVPR 2020, sec. 3.3) on pixel-unshuffled input.
 
-    ``forward`` takes pictures N × 3 × H × W in [0, 1], H and W multiples of ``multiple``, and returns logits
+    ``forward`` takes pictures N × 3 × H × W in [0, 1], H and W multiples of ``multiple``, and a ``hint`` N × 1 × H × W:
+    how likely each pixel is damaged by the picture of half the size, or 0 where there was none. It returns logits
     N × 1 × H × W, above 0 where damage is more likely than not; of the ``wanted`` part alone, if given, whose sides are
     such multiples too.
+
+    The network sees some two hundred pixels far. By the hint it takes part in what was seen of the whole picture: that
+    a white surface is a torn corner, and not a wall.
     """
 
     def __init__(self, widths: Sequence[int] = (24, 48, 80, 112, 144), blocks: Sequence[int] = (1, 1, 2, 2, 3)) -> None:
         super().__init__()
         self.multiple = 2 ** len(widths)
-        self.stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, widths[0], 3, padding=1))
+        self.stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(16, widths[0], 3, padding=1))
         self.encoders = nn.ModuleList(
             nn.Sequential(*(NormalisedBlock(width) for _ in range(count)))
             for width, count in zip(widths, blocks, strict=True)
@@ -32,8 +38,8 @@ class ScratchUNet(nn.Module):
         self.decoders = nn.ModuleList(NormalisedBlock(width) for width in widths[:-1])
         self.head = nn.Sequential(nn.Conv2d(widths[0], 4, 3, padding=1), nn.PixelShuffle(2))
 
-    def forward(self, picture: Tensor, wanted: Window | None = None) -> Tensor:
-        features = self.encoders[0](self.stem(picture - 0.5))
+    def forward(self, picture: Tensor, hint: Tensor, wanted: Window | None = None) -> Tensor:
+        features = self.encoders[0](self.stem(torch.cat([picture - 0.5, hint], 1)))
         skips = []
         for down, encoder in zip(self.downs, self.encoders[1:], strict=False):
             skips.append(features)
@@ -49,3 +55,16 @@ class ScratchUNet(nn.Module):
             seen = needed
         logits: Tensor = self.head(features)
         return wanted.of(logits, 1, seen)
+
+    def hint(self, picture: Tensor, halvings: int) -> Tensor:
+        """What the picture halved so many times, then at every doubling up to half its size, tells of its damage.
+
+        It is halved less often where its sides, which are even, would be below ``multiple``.
+        """
+        height, width = (side // 2 for side in picture.shape[-2:])
+        if not halvings or min(height, width) < self.multiple:
+            return torch.zeros_like(picture[:, :1])
+        half = F.avg_pool2d(picture, 2)
+        half = F.pad(half, (0, -width % self.multiple, 0, -height % self.multiple), "reflect")
+        seen = self(half, self.hint(half, halvings - 1)).sigmoid()
+        return F.interpolate(seen[..., :height, :width], scale_factor=2.0, mode="bilinear", align_corners=False)

@@ -15,6 +15,8 @@ from torch import Tensor
 from oldphoto import checkpoints
 from oldphoto.arrays import FloatImage
 from oldphoto.nets.unet import ScratchUNet
+from oldphoto.pyramid import depth
+from oldphoto.scratches import BASE
 from oldphoto.training.datasets import Batch, batches, load_held_out, load_images, load_scenes, scratch_examples
 from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, require_crop, run
 from oldphoto.training.losses import dice
@@ -28,6 +30,12 @@ MISTAKEN = 0.004
 
 REMEMBERED = 400
 """Hard negatives kept at most, the hardest."""
+
+SMALL_SHARE = 0.25
+"""Share of the batches shown in half their size: as the picture is looked at first."""
+
+HALVINGS = (0.25, 0.5, 0.25)
+"""Shares of the batches with a hint from no smaller picture, from that of half the size, and from two."""
 
 SHOWN_AGAIN = 0.8
 """Chance of a batch to have one of them for its first example."""
@@ -81,7 +89,7 @@ class HardNegatives:
 
 def train(settings: Settings) -> None:
     """Train within the budget of ``settings`` and keep checkpoint and manifest in ``settings.out``."""
-    require_crop(settings, 32)
+    require_crop(settings, 64)
     torch.manual_seed(settings.seed)
     started = time.time()
     net = checkpoints.load(ScratchUNet, NAME, settings.out) if settings.resume else ScratchUNet()
@@ -94,14 +102,21 @@ def train(settings: Settings) -> None:
     rng = np.random.default_rng(7)
     examples = [check(rng) for _ in range(60)]
     negatives = HardNegatives(np.random.default_rng(settings.seed))
+    chances = np.random.default_rng(settings.seed)
+    optimiser.averages[0].eval()
 
     def step(progress: float) -> Mapping[str, Tensor | float]:
         batch = negatives.added_to(on_device(next(stream), settings.device))
+        if small := chances.random() < SMALL_SHARE:
+            batch = {key: F.avg_pool2d(pictures, 2) for key, pictures in batch.items()}
         with autocast(settings):
-            logits = net(batch["photo"]).float()
+            with torch.no_grad():
+                hint = optimiser.averages[0].hint(batch["photo"], int(chances.choice(len(HALVINGS), p=HALVINGS)))
+            logits = net(batch["photo"], hint).float()
         entropy = F.binary_cross_entropy_with_logits(logits, batch["mask"])
         overlap = dice(logits, batch["mask"])
-        negatives.learn(batch, logits)
+        if not small:
+            negatives.learn(batch, logits)
         optimiser.step(entropy + 0.3 * overlap, progress)
         return {"entropy": entropy.detach(), "dice": overlap.detach(), "hard negatives": float(len(negatives))}
 
@@ -122,7 +137,7 @@ def evaluate(net: ScratchUNet, examples: list[dict[str, FloatImage]]) -> dict[st
     scores, alarms = [], []
     for example in examples:
         photo = torch.from_numpy(example["photo"])[None].permute(0, 3, 1, 2).to(next(net.parameters()).device)
-        found = net(photo)[0, 0].cpu().numpy() > 0
+        found = net(photo, net.hint(photo, depth(photo.shape[2:], BASE)))[0, 0].cpu().numpy() > 0
         truth = example["mask"] > 0.5
         if truth.any():
             scores.append(tolerant_f1(found, truth))

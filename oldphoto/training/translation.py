@@ -16,7 +16,8 @@ from oldphoto.nets.mapping import Mapping
 from oldphoto.nets.translation import TranslationNet
 from oldphoto.nets.unet import ScratchUNet
 from oldphoto.prefill import prefill
-from oldphoto.scratches import graded
+from oldphoto.pyramid import depth
+from oldphoto.scratches import BASE, graded
 from oldphoto.training import autoencoders, scratches
 from oldphoto.training.ageing import Severity
 from oldphoto.training.curriculum import Curriculum
@@ -55,7 +56,9 @@ def damaged(batch: Batch, detector: ScratchUNet, shares: tuple[float, float, flo
     chances = torch.tensor(shares, dtype=torch.float32, device=batch["photo"].device)
     kind = torch.multinomial(chances, len(batch["photo"]), replacement=True).view(-1, 1, 1, 1)
     with torch.no_grad():
-        found = graded(detector(batch["aged"]).float().sigmoid())
+        aged = batch["aged"]
+        hint = detector.hint(aged, depth(aged.shape[2:], BASE))
+        found = graded(detector(aged, hint).float().sigmoid())
     mask = torch.where(kind == 0, found, batch["mask"] * (kind == 1))
     filled = torch.stack([_prefilled(*pair) for pair in zip(batch["photo"], mask, strict=True)])
     unasked = (batch["mask"] > 0) & (kind == 2)
