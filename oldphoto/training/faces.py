@@ -42,8 +42,8 @@ WHOLE_EVERY = 4
 WINDOW = 128
 """Side of the windows, px."""
 
-SIDES = (32, CROP)
-"""Pixels that the canonical crop has in the photo: faces of 20 px, and those as large as the crop."""
+SIDES = (32, 1.5 * CROP)
+"""Pixels that the canonical crop has in the photo: faces of 20 px, and those larger than the crop."""
 
 TRANSLATED_SHARE = 0.7
 """Share of the examples that went through the translation, as all faces will; the others make up for its changing."""
@@ -83,7 +83,7 @@ def face_examples(faces: Sequence[tuple[ByteImage, Face]], translator: Translato
         clean = _toned(np.ascontiguousarray(clean), rng)
         if rng.random() < UNTOUCHED_SHARE:
             return {"photo": clean, "clean": clean}
-        side = round(np.exp(rng.uniform(*np.log(SIDES))))
+        side = min(round(np.exp(rng.uniform(*np.log(SIDES)))), CROP)
         small = _resized(clean, side)
         return {"photo": _resized(_degraded(small, rng, translator), CROP), "clean": _resized(small, CROP)}
 
