@@ -68,19 +68,17 @@ class ScratchDetector:
     def probability(self, rgb: FloatImage) -> FloatImage:
         """How likely each pixel is damaged, H × W in [0, 1]."""
         found = np.zeros(rgb.shape[:2], np.float32)
-        coarse = self.probability(halve(rgb)) if depth(rgb.shape, BASE) else None
-        if coarse is not None:
-            for rows, hint in doubled(coarse, found.shape):
+        if depth(rgb.shape, BASE):
+            for rows, hint in doubled(self.probability(halve(rgb)), found.shape):
                 found[rows] = hint
+        network = self._keeping if depth(rgb.shape, ENLARGED) else self._network
         pictures = (rgb, found)
-        run_tiled(
-            self._network, pictures, found, self.net.multiple, self.device, self.tile, MARGIN, cuts=True, half=True
-        )
-        if coarse is not None and depth(rgb.shape, ENLARGED):
-            for rows, hint in doubled(coarse, found.shape):
-                np.maximum(found[rows], hint, out=found[rows])
+        run_tiled(network, pictures, found, self.net.multiple, self.device, self.tile, MARGIN, cuts=True, half=True)
         return found
 
     def _network(self, picture: Tensor, hint: Tensor, wanted: Window) -> Tensor:
         probability: Tensor = self.net(picture, hint, wanted).sigmoid()
         return probability
+
+    def _keeping(self, picture: Tensor, hint: Tensor, wanted: Window) -> Tensor:
+        return torch.maximum(self._network(picture, hint, wanted), wanted.of(hint))
