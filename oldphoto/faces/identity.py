@@ -21,7 +21,7 @@ from oldphoto.nets.identity import IdentityNet
 _CHIP = (slice(49, 242), slice(33, 226))
 """Rows and columns of the canonical crop that the network was trained to see: dlib's face chip, with 25 % padding."""
 
-LIMIT = 0.4
+LIMIT = 0.35
 """Descriptors of an unrefined and a refined face that are farther apart may be taken for another person's: two pictures
 of one person are within about 0.6. From 0.2 on refinement was weakened where it brought small faces, of which
 descriptors say little before, nearer to the person."""
