@@ -5,7 +5,7 @@ Run from the top of the repository: PYTHONPATH=. python scripts/make_examples.py
 
 from __future__ import annotations
 
-import sys
+import argparse
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -124,4 +124,6 @@ def readme() -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "examples"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("examples"))
+    main(parser.parse_args().folder)
