@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -110,14 +110,16 @@ class ToneNet(nn.Module):
         """The mean of the maps of a thumbnail and its three mirror images: part of what each of them says is chance."""
         axes = ((), (3,), (2,), (2, 3))
         maps = [self(thumbnail.flip(mirrored)) for mirrored in axes]
-        fields = [
-            torch.stack([field.flip(mirrored) for field, mirrored in zip(kind, axes, strict=True)]).mean(0)
-            for kind in ([tone.gain for tone in maps], [tone.offset for tone in maps])
-        ]
-        curve, matrix = (
-            torch.stack(kind).mean(0) for kind in ([tone.curve for tone in maps], [tone.matrix for tone in maps])
+
+        def mean(values: Iterable[Tensor]) -> Tensor:
+            return torch.stack(list(values)).mean(0)
+
+        return ToneMap(
+            mean(tone.curve for tone in maps),
+            mean(tone.matrix for tone in maps),
+            mean(tone.gain.flip(mirrored) for tone, mirrored in zip(maps, axes, strict=True)),
+            mean(tone.offset.flip(mirrored) for tone, mirrored in zip(maps, axes, strict=True)),
         )
-        return ToneMap(curve, matrix, *fields)
 
 
 def _levels(quantiles: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
