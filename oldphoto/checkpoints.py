@@ -164,15 +164,13 @@ def save(
 ) -> Path:
     """Write weights (float16 unless ``half`` is False) and enter them, with their training record, in the manifest.
 
+    A tensor with values that float16 cannot hold, such as variances of batch normalisation, stays as it is.
     The record of the run that wrote the file before under the same ``run`` id is replaced, earlier runs stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.safetensors"
-    dtype = torch.float16 if half else torch.float32
     tensors = {
-        key: value.detach()
-        .to("cpu", dtype if value.is_floating_point() else None)
-        .clone(memory_format=torch.contiguous_format)
+        key: _stored(value.detach().cpu(), half).clone(memory_format=torch.contiguous_format)
         for key, value in weights.items()
     }
     with atomically(path) as temporary:
@@ -194,6 +192,13 @@ def save(
     with atomically(manifest) as temporary:
         temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return path
+
+
+def _stored(value: Tensor, half: bool) -> Tensor:
+    if not value.is_floating_point():
+        return value
+    halved = value.half()
+    return halved if half and bool(halved.isfinite().all()) else value.float()
 
 
 def pick_device(name: str) -> torch.device:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from safetensors.torch import load_file
 
 from oldphoto import checkpoints
 from oldphoto.cli import main
@@ -59,6 +60,14 @@ def test_the_list_tells_size_parameters_training_and_scores(folder):
     table = weights("list", folder).stdout
     assert told["networks"]["tone"]["sha256"] in table and "0.1 GFLOP a photo" in table
     assert "tone" in table and "16 parameters" in table and "2.0 h, 150 steps" in table and "PSNR 24.5" in table
+
+
+def test_values_too_large_for_half_precision_are_kept(tmp_path):
+    variances, others = torch.tensor([1e5, 3.0]), torch.tensor([0.1, 2.0])
+    path = checkpoints.save("net", {"variances": variances, "others": others}, {}, tmp_path, {"run": 0})
+    stored = load_file(path)
+    assert torch.equal(stored["variances"], variances)
+    assert torch.equal(stored["others"], others.half())
 
 
 def test_intact_weights_are_verified(folder):
