@@ -11,7 +11,7 @@ import numpy as np
 from oldphoto.arrays import FloatImage, HalfImage
 from oldphoto.pyramid import blend_into, doubled, halve
 
-_FAINT = 0.1
+FAINT = 0.1
 """Masks below this are the noise of a mask saved as JPEG, not a hole."""
 
 
@@ -32,7 +32,7 @@ def fill_holes(picture: FloatImage, mask: FloatImage) -> HalfImage:
     Memory besides that: a third as much as the picture, and half a mask.
     """
     hidden = np.zeros(picture.shape, np.float16)
-    known = (mask < _FAINT).astype(np.float16)
+    known = (mask < FAINT).astype(np.float16)
     if known.all() or not known.any():
         return hidden
     for rows, pulled in doubled(_coarser(picture, known), picture.shape):

@@ -174,3 +174,13 @@ def test_decoys_are_no_damage(photo: Photo) -> None:
     rng = np.random.default_rng(0)
     undamaged = [example for example in (make(rng) for _ in range(40)) if not example["mask"].any()]
     assert 5 < len(undamaged) < 25
+
+
+def test_a_detector_is_shown_sharp_and_reduced_defects_alike(photo: Photo) -> None:
+    picture = (photo("coffee") * 255).astype(np.uint8)
+    make = scratch_examples([picture], [], 96)
+    rng = np.random.default_rng(0)
+    examples = [make(rng) for _ in range(40)]
+    assert all(example["photo"].shape == (96, 96, 3) for example in examples)
+    assert all(np.isin(example["mask"], (0, 1)).all() for example in examples)
+    assert sum(example["mask"].any() for example in examples) > 15

@@ -28,9 +28,12 @@ from oldphoto.nets.facegan import FaceNet
 from oldphoto.nets.tone import ToneNet
 from oldphoto.nets.translation import TranslationNet
 from oldphoto.nets.unet import ScratchUNet
+from oldphoto.prefill import prefill
 from oldphoto.training import autoencoders, curriculum, datasets, loop, parallel, scratches, translation
 from oldphoto.training.datasets import Batch, Maker, batches, load_held_out, load_images, scratch_examples
+from oldphoto.training.holes import prefilled
 from oldphoto.training.loop import Optimiser, Settings, autocast
+from oldphoto.training.replay import Replay, replayed
 
 KINDS: dict[str, type[nn.Module]] = {
     "scratches": ScratchUNet,
@@ -228,8 +231,17 @@ def test_training_with_a_loader_process_is_training_with_its_seed(data: Path) ->
 @pytest.mark.usefixtures("light")
 def test_training_runs_on_a_gpu(name: str, data: Path, tmp_path: Path) -> None:
     prepare(name, tmp_path)
-    trainer(name).train(tiny(data, tmp_path, device="cuda"))
+    trainer(name).train(tiny(data, tmp_path, device="cuda", replay=8))
     checkpoints.load(KINDS[name], name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["scratches", "translation"])
+@pytest.mark.usefixtures("light")
+def test_a_trainer_learns_of_examples_shown_again(name: str, data: Path, tmp_path: Path) -> None:
+    prepare(name, tmp_path)
+    trainer(name).train(tiny(data, tmp_path, replay=4))
+    checkpoints.load(KINDS[name], name, tmp_path)
+    assert records(tmp_path, name)[0]["replay"] == 4
 
 
 # --- one trainer each ------------------------------------------------------------------------------------------------
@@ -400,9 +412,9 @@ def test_undamaged_pictures_taken_for_damaged_are_shown_again_until_they_are_not
     assert len(negatives) == 1  # not the calm picture, nor the one that is damaged
 
     later = {"photo": torch.full((2, 3, 32, 32), 0.3), "mask": torch.ones(2, 1, 32, 32)}
-    shown = [negatives.added_to(later) for _ in range(40)]
+    shown = [negatives.added_to(later) for _ in range(200)]
     again = [given for given in shown if torch.equal(given["photo"][0], wire)]
-    assert len(shown) / 2 < len(again) < len(shown)
+    assert 20 < len(again) < 60
     assert not any(given["mask"][0].any() for given in again)
     assert later["mask"].all()  # what was given is left alone
 
@@ -418,8 +430,80 @@ def test_the_hardest_negatives_are_the_ones_that_are_kept(monkeypatch: pytest.Mo
     logits = torch.tensor([1.0, 4.0, 2.0, 3.0]).view(4, 1, 1, 1).expand(4, 1, 32, 32)
     negatives.learn({"photo": pictures, "mask": torch.zeros(4, 1, 32, 32)}, logits)
     blank = {"photo": torch.full((1, 3, 32, 32), -1.0), "mask": torch.zeros(1, 1, 32, 32)}
-    shown = {float(negatives.added_to(blank)["photo"][0, 0, 0, 0]) for _ in range(60)}
+    shown = {float(negatives.added_to(blank)["photo"][0, 0, 0, 0]) for _ in range(200)}
     assert shown == {-1.0, 1.0, 3.0}
+
+
+def test_a_large_batch_is_shown_several_hard_negatives() -> None:
+    negatives = scratches.HardNegatives(np.random.default_rng(0))
+    mistaken = torch.rand(40, 3, 16, 16)
+    negatives.learn({"photo": mistaken, "mask": torch.zeros(40, 1, 16, 16)}, torch.zeros(40, 1, 16, 16))
+    batch = negatives.added_to({"photo": torch.zeros(60, 3, 16, 16), "mask": torch.ones(60, 1, 16, 16)})
+    again = batch["photo"].flatten(1).any(1)
+    assert 2 <= again.sum() <= 15
+    assert torch.equal(again, ~batch["mask"].flatten(1).any(1))
+    assert len(batch["photo"][again].unique(dim=0)) == again.sum(), "none twice"
+
+
+def test_fixed_statistics_are_those_of_inference() -> None:
+    torch.manual_seed(0)
+    net = ScratchUNet(widths=(8, 8), blocks=(1, 1))
+    for _ in range(5):
+        net(torch.rand(4, 3, 32, 32), torch.zeros(4, 1, 32, 32))
+    scratches.fix_statistics(net)
+    before = {key: value.clone() for key, value in net.named_buffers()}
+    bright, hint = 3 * torch.rand(4, 3, 32, 32), torch.rand(4, 1, 32, 32)
+    training = net(bright, hint)
+    training.mean().backward()
+    assert all(torch.equal(value, before[key]) for key, value in net.named_buffers())
+    assert torch.equal(training, net.eval()(bright, hint))
+    assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+def numbered(numbers: range) -> Batch:
+    """Examples whose picture and mask say their number, brighter to the right."""
+    pictures = torch.tensor([*numbers], dtype=torch.float32).view(-1, 1, 1, 1) + torch.tensor([0.0, 0.25, 0.5, 0.75])
+    return {"photo": pictures.expand(-1, 3, 2, -1).clone(), "mask": pictures.expand(-1, 1, 2, -1).clone()}
+
+
+def test_examples_are_shown_again_until_newer_ones_come() -> None:
+    memory = Replay(capacity=8, device="cpu", seed=0)
+    memory.add(numbered(range(5)))
+    drawn = [memory.draw(6) for _ in range(60)]
+    assert {int(value) for batch in drawn for value in batch["photo"][:, 0, 0, 0]} == {0, 1, 2, 3, 4}
+    memory.add(numbered(range(5, 10)))
+    drawn = [memory.draw(6) for _ in range(60)]
+    assert {int(value) for batch in drawn for value in batch["photo"][:, 0, 0, 0]} == {2, 3, 4, 5, 6, 7, 8, 9}
+    assert all(torch.equal(batch["photo"][:, :1], batch["mask"]) for batch in drawn), "a photo keeps its mask"
+    mirrored = {bool(batch["photo"][0, 0, 0, 0] > batch["photo"][0, 0, 0, 3]) for batch in drawn}
+    assert mirrored == {True, False}
+
+
+def test_what_goes_wrong_while_examples_are_made_is_told(tmp_path: Path) -> None:
+    def broken() -> Iterator[Batch]:
+        yield numbered(range(2))
+        raise OSError("a photograph is unreadable")
+
+    settings = Settings(tmp_path, tmp_path, steps=1, replay=4)
+    stream = replayed(broken(), settings)
+    with pytest.raises(OSError, match="a photograph is unreadable"):
+        for _ in range(1000):
+            next(stream)
+
+
+@pytest.mark.parametrize("shape", [(192, 192), (33, 70)])
+def test_holes_of_a_batch_are_filled_as_those_of_a_photo(photo: Photo, shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    pictures = np.stack([photo("coffee")[40 * i : 40 * i + shape[0], : shape[1]] for i in range(4)])
+    masks = np.stack([np.clip(4 * cv2.GaussianBlur(rng.random(shape) ** 40, (0, 0), 1 + i), 0, 1) for i in range(4)])
+    masks = masks.astype(np.float32)
+    masks[1, 5:25, 10:60] = 1
+    masks[2], masks[3] = 0, 1
+    expected = [prefill(*pair) for pair in zip(pictures, masks, strict=True)]
+    tensors = torch.from_numpy(pictures).permute(0, 3, 1, 2), torch.from_numpy(masks)[:, None]
+    filled = prefilled(*tensors).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_allclose(filled, expected, atol=1e-5)
+    assert np.abs(filled[:2] - pictures[:2]).max() > 0.05
 
 
 def test_what_is_repaired_worst_is_asked_for_more_often() -> None:

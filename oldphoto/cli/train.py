@@ -36,6 +36,14 @@ NETWORKS = ("scratches", "tone", "autoencoders", "translation", "faces", "denois
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=8e-4, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; 1 beside other work.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that age photos.")
+@click.option(
+    "--replay",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Aged photos to keep and show again, for a GPU that is faster than they are made; 0: each is shown once.",
+)
 @click.option("--bfloat16/--float32", default=None, help="Arithmetic of the networks (by default the faster here).")
 def train(
     network: str,
@@ -52,6 +60,8 @@ def train(
     learning_rate: float,
     device: str,
     threads: int | None,
+    workers: int,
+    replay: int,
     bfloat16: bool | None,
 ) -> None:
     """Train NETWORK on the photographs in --data, and keep weights and manifest in --out.
@@ -78,7 +88,8 @@ def train(
         torch.set_num_threads(threads)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s")
     device = parallel.device(str(pick_device(device)))
-    settings = Settings(source, out, minutes, steps, resume, seed, batch, crop, learning_rate, device, bfloat16)
+    budget = (minutes, steps, resume, seed, batch, crop, learning_rate)
+    settings = Settings(source, out, *budget, device, bfloat16, workers, replay)
     if config == "published":
         from oldphoto.training import published
 

@@ -234,7 +234,7 @@ def _scan(picture: FloatImage, rng: Generator, severity: float, scale: float) ->
             picture = _resample(picture, rng, 1 + severity * rng.random())
     picture = np.clip(picture, 0, 1)
     if severity > 0 and rng.random() < 0.7:
-        return _jpeg(picture, round(rng.uniform(95 - 65 * severity, 95)))
+        return jpeg(picture, round(rng.uniform(95 - 65 * severity, 95)))
     return np.asarray(np.round(picture * 255) / 255, np.float32)
 
 
@@ -248,7 +248,8 @@ def _halftone(picture: FloatImage, rng: Generator, severity: float, scale: float
     return np.asarray(picture + share * (dots - picture), np.float32)
 
 
-def _jpeg(picture: FloatImage, quality: int) -> FloatImage:
+def jpeg(picture: FloatImage, quality: int) -> FloatImage:
+    """A picture, H × W × 3 in [0, 1], saved as JPEG of that quality and read again."""
     pixels = np.round(picture * 255).astype(np.uint8)
     _, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.float32) / np.float32(255)

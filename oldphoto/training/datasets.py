@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from oldphoto.arrays import ByteImage, FloatImage, black_and_white
 from oldphoto.errors import UsageError
 from oldphoto.imagefile import INPUT_SUFFIXES
-from oldphoto.training.ageing import Severity, age, fade
+from oldphoto.training.ageing import Severity, age, fade, jpeg
 from oldphoto.training.curriculum import as_picture
 from oldphoto.training.damage import damage
 from oldphoto.training.decoys import paste_decoys
@@ -31,6 +31,17 @@ MOST_HIDDEN = 0.35
 
 DECOY_SHARE = 0.5
 """Share of the scratch U-Net's examples with something in the picture that only looks like damage."""
+
+REDUCED_SHARE = 0.6
+"""Share of them that were scanned larger, by up to MOST_REDUCED, and saved again, as most pictures are that one meets.
+
+Else a network learns how defects are drawn, which no other defects show: edges of their own at single pixels.
+"""
+
+MOST_REDUCED = 2.0
+
+SEEN = 0.35
+"""A pixel of a reduced picture is damaged if more than this share of it is."""
 
 GRAY_SHARE = 0.45
 """Share of the training photographs shown in black and white, as most old photographs are."""
@@ -96,17 +107,28 @@ def scratch_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage],
     """Examples of ``photo`` H × W × 3 and ``mask`` H × W for the scratch U-Net; three in ten of them undamaged."""
 
     def make(rng: Generator) -> Example:
-        clean = random_crop(photos[int(rng.integers(len(photos)))], side, rng, (0.6, 1.5))
-        scale = np.exp(rng.uniform(np.log(0.6), np.log(2.5)))
+        larger = rng.uniform(1, MOST_REDUCED) if rng.random() < REDUCED_SHARE else 1.0
+        whole = photos[int(rng.integers(len(photos)))]
+        clean = random_crop(whole, round(larger * side), rng, (0.6 * larger, 1.5 * larger))
+        scale = larger * np.exp(rng.uniform(np.log(0.6), np.log(2.5)))
         if rng.random() < DECOY_SHARE:
             clean = paste_decoys(clean, rng, scale)
         optics, tone, noise, scan = 0.7 * rng.random(4) * (rng.random(4) > 0.3)
         hidden = rng.random() if rng.random() < 0.7 else 0.0
         severity = Severity(optics, tone, noise, hidden, scan)
         aged = age(clean, rng, severity, scale, textures)
-        return {"photo": aged.photo, "mask": aged.mask}
+        if larger == 1:
+            return {"photo": aged.photo, "mask": aged.mask}
+        photo, mask = (_reduced(picture, side) for picture in (aged.photo, aged.mask))
+        if rng.random() < 0.5:
+            photo = jpeg(photo, int(rng.integers(60, 96)))
+        return {"photo": photo, "mask": np.asarray(mask > SEEN, np.float32)}
 
     return make
+
+
+def _reduced(picture: FloatImage, side: int) -> FloatImage:
+    return np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def translation_examples(

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from oldphoto.errors import UsageError
 from oldphoto.training import parallel
@@ -45,6 +46,10 @@ class Settings:
     device: str = "cpu"
     bfloat16: bool | None = None
     """Whether networks compute in bfloat16; None: where it is faster."""
+    workers: int = 1
+    """Processes that make examples."""
+    replay: int = 0
+    """Latest examples that are kept and shown again; 0: each is shown once."""
 
     def seed_of_examples(self, started: float) -> int:
         """The seed of what this process is shown: its own among several, and another whenever training is resumed."""
@@ -61,6 +66,8 @@ class Settings:
             "batch": self.batch,
             "crop": self.crop,
             "learning rate": self.learning_rate,
+            **({"replay": self.replay} if self.replay else {}),
+            **({"device": torch.cuda.get_device_name(self.device)} if self.device.startswith("cuda") else {}),
             "resumed": self.resume,
         }
 
@@ -90,8 +97,8 @@ class Optimiser(Generic[Net]):
         keep = min(self.ema, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
             for average, net in zip(self.averages, self.nets, strict=True):
-                for a, p in zip(average.parameters(), net.parameters(), strict=True):
-                    a.lerp_(p, 1 - keep)
+                lerp = get_ema_multi_avg_fn(keep)  # type: ignore[no-untyped-call]
+                lerp(list(average.parameters()), list(net.parameters()), None)
                 for kept, current in zip(average.buffers(), net.buffers(), strict=True):
                     kept.copy_(current)
 
@@ -111,16 +118,18 @@ def run(
     minutes = settings.minutes * share if settings.steps is None and settings.minutes else None
     limit = max(1, round(settings.steps * share)) if settings.steps else None
     count, progress = 0, 0.0
-    sums: defaultdict[str, float] = defaultdict(float)
+    sums: defaultdict[str, Tensor | float] = defaultdict(float)
+    torch.backends.cudnn.benchmark = True  # all crops have one size: the fastest algorithm is worth looking for
     try:
         while progress < 1:
             for key, value in step(progress).items():
-                sums[key] += float(value)
+                sums[key] = sums[key] + value
             count += 1
             now = time.time()
             progress = count / limit if limit else parallel.agreed((now - started) / (60 * (minutes or 1)))
             if count % LOG_EVERY == 0 or progress >= 1:
-                means = "  ".join(f"{key} {value / ((count - 1) % LOG_EVERY + 1):.4f}" for key, value in sums.items())
+                shown = (count - 1) % LOG_EVERY + 1
+                means = "  ".join(f"{key} {float(value) / shown:.4f}" for key, value in sums.items())
                 logger.info("%s  step %d  %.0f s  %s", name, count, now - started, means)
                 sums.clear()
             if now - saved > SAVE_EVERY and parallel.writes():

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from numpy.random import Generator
 from scipy import ndimage
-from torch import Tensor
+from torch import Tensor, nn
 
 from oldphoto import checkpoints
 from oldphoto.arrays import FloatImage
@@ -20,6 +20,7 @@ from oldphoto.scratches import BASE
 from oldphoto.training.datasets import Batch, batches, load_held_out, load_images, load_scenes, scratch_examples
 from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, require_crop, run
 from oldphoto.training.losses import dice
+from oldphoto.training.replay import replayed
 
 NAME = "scratches"
 TOLERANCE = 2.0
@@ -37,8 +38,15 @@ SMALL_SHARE = 0.25
 HALVINGS = (0.25, 0.5, 0.25)
 """Shares of the batches with a hint from no smaller picture, from that of half the size, and from two."""
 
-SHOWN_AGAIN = 0.8
-"""Chance of a batch to have one of them for its first example."""
+SHOWN_AGAIN = 0.1
+"""Share of the examples that are one of them."""
+
+
+FIXED_FROM = 0.5
+"""Progress from which on the statistics of batch normalisation are those that inference uses.
+
+Those of a batch tell of it what inference does not know, and the deepest layers come to rely on it.
+"""
 
 
 class HardNegatives:
@@ -52,39 +60,35 @@ class HardNegatives:
         self._rng = rng
         self._pictures: list[Tensor] = []
         self._alarms: list[float] = []
-        self._shown: int | None = None
+        self._shown: list[int] = []
 
     def __len__(self) -> int:
         return len(self._pictures)
 
     def added_to(self, batch: Batch) -> Batch:
-        """The batch, ``photo`` N × 3 × H × W and ``mask`` N × 1 × H × W, with a hard negative in it now and then."""
-        self._shown = None
-        if not self._pictures or self._rng.random() > SHOWN_AGAIN:
+        """The batch, ``photo`` N × 3 × H × W and ``mask`` N × 1 × H × W, its first examples now and then from here."""
+        count = min(int(self._rng.binomial(len(batch["photo"]), SHOWN_AGAIN)), len(self))
+        self._shown = self._rng.choice(len(self), count, replace=False).tolist() if count else []
+        if not self._shown:
             return batch
-        self._shown = int(self._rng.integers(len(self)))
         photo, mask = batch["photo"].clone(), batch["mask"].clone()
-        photo[0], mask[0] = self._pictures[self._shown], 0
+        photo[:count], mask[:count] = torch.stack([self._pictures[index] for index in self._shown]), 0
         return {"photo": photo, "mask": mask}
 
     def learn(self, batch: Batch, logits: Tensor) -> None:
         """Take note of what the network makes of a batch that came from `added_to`."""
-        alarms = logits.detach().sigmoid().mean((1, 2, 3))
-        undamaged = ~batch["mask"].flatten(1).any(1)
-        if self._shown is not None:
-            self._alarms[self._shown] = float(alarms[0])
-            undamaged[0] = False
-            if alarms[0] < MISTAKEN / 2:
-                self._forget(self._shown)
-        for index in undamaged.nonzero().flatten().tolist():
-            if alarms[index] > MISTAKEN:
+        alarms = logits.detach().sigmoid().mean((1, 2, 3)).tolist()
+        undamaged = (~batch["mask"].flatten(1).any(1)).tolist()
+        for place, index in enumerate(self._shown):
+            self._alarms[index] = alarms[place]
+        for index in range(len(self._shown), len(alarms)):
+            if undamaged[index] and alarms[index] > MISTAKEN:
                 self._pictures.append(batch["photo"][index].clone())
-                self._alarms.append(float(alarms[index]))
-        while len(self) > REMEMBERED:
-            self._forget(int(np.argmin(self._alarms)))
-
-    def _forget(self, index: int) -> None:
-        del self._pictures[index], self._alarms[index]
+                self._alarms.append(alarms[index])
+        learnt = [index for index in self._shown if self._alarms[index] < MISTAKEN / 2]
+        hardest = sorted(set(range(len(self))) - set(learnt), key=lambda index: -self._alarms[index])[:REMEMBERED]
+        self._pictures = [self._pictures[index] for index in hardest]
+        self._alarms = [self._alarms[index] for index in hardest]
 
 
 def train(settings: Settings) -> None:
@@ -97,7 +101,7 @@ def train(settings: Settings) -> None:
     optimiser = Optimiser([net], settings.learning_rate)
     photos, textures = load_scenes(settings.data), load_images(settings.data, "textures", "L")
     make = scratch_examples(photos, textures, settings.crop)
-    stream = batches(make, settings.batch, settings.seed_of_examples(started))
+    stream = replayed(batches(make, settings.batch, settings.seed_of_examples(started), settings.workers), settings)
     check = scratch_examples(load_held_out(settings.data, "photos"), textures, 256)
     rng = np.random.default_rng(7)
     examples = [check(rng) for _ in range(60)]
@@ -106,6 +110,8 @@ def train(settings: Settings) -> None:
     optimiser.averages[0].eval()
 
     def step(progress: float) -> Mapping[str, Tensor | float]:
+        if settings.resume or progress > FIXED_FROM:
+            fix_statistics(net)
         batch = negatives.added_to(on_device(next(stream), settings.device))
         if small := chances.random() < SMALL_SHARE:
             batch = {key: F.avg_pool2d(pictures, 2) for key, pictures in batch.items()}
@@ -128,6 +134,13 @@ def train(settings: Settings) -> None:
         )
 
     run(NAME, settings, step, save)
+
+
+def fix_statistics(net: nn.Module) -> None:
+    """Let batch normalisation use the statistics it has gathered, and gather no more."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
 
 
 @torch.inference_mode()

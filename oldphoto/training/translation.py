@@ -15,7 +15,6 @@ from oldphoto.nets.autoencoder import Encoder
 from oldphoto.nets.mapping import Mapping
 from oldphoto.nets.translation import TranslationNet
 from oldphoto.nets.unet import ScratchUNet
-from oldphoto.prefill import prefill
 from oldphoto.pyramid import depth
 from oldphoto.scratches import BASE, graded
 from oldphoto.training import autoencoders, scratches
@@ -29,17 +28,19 @@ from oldphoto.training.datasets import (
     load_scenes,
     translation_examples,
 )
+from oldphoto.training.holes import prefilled
 from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, require_crop, run
 from oldphoto.training.losses import PerceptualDistance, charbonnier
+from oldphoto.training.replay import replayed
 
 NAME = "translation"
 LATENT_SHARE = 0.15
 """Share of the budget for the mapping alone, both autoencoders frozen (Wan et al., CVPR 2020, sec. 3.2)."""
 
-PERCEPTUAL_FROM = 0.7
+PERCEPTUAL_FROM = 0.2
 """Progress of the end-to-end stage from which on the perceptual distance counts."""
 
-PERCEPTUAL_WEIGHT = 0.05
+PERCEPTUAL_WEIGHT = 0.12
 
 
 MASK_SHARES = (0.7, 0.15, 0.15)
@@ -60,14 +61,9 @@ def damaged(batch: Batch, detector: ScratchUNet, shares: tuple[float, float, flo
         hint = detector.hint(aged, depth(aged.shape[2:], BASE))
         found = graded(detector(aged, hint).float().sigmoid())
     mask = torch.where(kind == 0, found, batch["mask"] * (kind == 1))
-    filled = torch.stack([_prefilled(*pair) for pair in zip(batch["photo"], mask, strict=True)])
+    filled = prefilled(batch["photo"], mask)
     unasked = (batch["mask"] > 0) & (kind == 2)
     return batch | {"photo": filled, "mask": mask, "hidden": batch["photo"] - filled, "unasked": unasked}
-
-
-def _prefilled(photo: Tensor, mask: Tensor) -> Tensor:
-    filled = prefill(photo.permute(1, 2, 0).contiguous().cpu().numpy(), mask[0].cpu().numpy())
-    return torch.from_numpy(filled).permute(2, 0, 1).to(photo.device)
 
 
 def train(settings: Settings, on_demand: bool = True) -> None:
@@ -83,7 +79,7 @@ def train(settings: Settings, on_demand: bool = True) -> None:
     curriculum = Curriculum()
     draw = curriculum.draw if on_demand else Severity.random
     make = translation_examples(photos, textures, settings.crop, draw)
-    stream = batches(make, settings.batch, settings.seed_of_examples(started))
+    stream = replayed(batches(make, settings.batch, settings.seed_of_examples(started), settings.workers), settings)
     detector = channels_last(checkpoints.load(ScratchUNet, scratches.NAME, settings.out).eval(), settings.device)
     check = translation_examples(load_held_out(settings.data, "photos"), textures, 192)
     held_out = on_device(next(batches(check, 60, 7, workers=0)), settings.device)

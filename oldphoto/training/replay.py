@@ -1,0 +1,80 @@
+"""Show examples again while the next ones are made: a GPU trains faster than processors age photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from threading import Condition, Thread
+
+import torch
+
+from oldphoto.training.datasets import Batch
+from oldphoto.training.loop import Settings
+
+FILLED = 0.125
+"""Share of the places that are filled before the first batch is drawn."""
+
+
+class Replay:
+    """The latest examples of a stream, kept on a device in half precision; batches are drawn from them at random.
+
+    Experience replay (Lin, *Machine Learning* 8, 1992): how often an example is shown depends on how much faster
+    training is than the stream.
+    """
+
+    def __init__(self, capacity: int, device: str, seed: int) -> None:
+        self.capacity = capacity
+        self.added = 0
+        self._device = device
+        self._places: Batch = {}
+        self._failure: BaseException | None = None
+        self._changed = Condition()
+        self._chances = torch.Generator().manual_seed(seed)
+
+    def add(self, batch: Batch) -> None:
+        """Keep the examples of a batch, in place of the oldest where there is no room."""
+        size = len(next(iter(batch.values())))
+        with self._changed:
+            if not self._places:
+                self._places = {
+                    key: torch.empty(self.capacity, *pictures.shape[1:], dtype=torch.float16, device=self._device)
+                    for key, pictures in batch.items()
+                }
+            places = (self.added + torch.arange(size)) % self.capacity
+            for key, pictures in batch.items():
+                self._places[key].index_copy_(0, places.to(self._device), pictures.to(self._device, torch.float16))
+            self.added += size
+            self._changed.notify_all()
+
+    def draw(self, size: int) -> Batch:
+        """A batch of ``size`` examples, all mirrored or none. Waits for the first; raises what the stream raised."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._failure or self.added >= max(1, FILLED * self.capacity))
+            if self._failure:
+                raise self._failure
+            places = torch.randint(min(self.added, self.capacity), (size,), generator=self._chances).to(self._device)
+            batch = {key: pictures[places].float() for key, pictures in self._places.items()}
+        if torch.rand((), generator=self._chances) < 0.5:
+            batch = {key: pictures.flip(3) for key, pictures in batch.items()}
+        return batch
+
+    def follow(self, stream: Iterator[Batch]) -> None:
+        """Add what comes of a stream, without end."""
+        try:
+            for batch in stream:
+                self.add(batch)
+            raise EOFError("the stream of examples ended")
+        except BaseException as failure:
+            with self._changed:
+                self._failure = failure
+                self._changed.notify_all()
+
+
+def replayed(stream: Iterator[Batch], settings: Settings) -> Iterator[Batch]:
+    """The stream itself or, with ``settings.replay``, batches drawn from so many of its latest examples."""
+    if not settings.replay:
+        return stream
+    memory = Replay(settings.replay, settings.device, settings.seed)
+    memory.add(first := next(stream))
+    size = len(next(iter(first.values())))
+    Thread(target=memory.follow, args=(stream,), daemon=True).start()
+    return iter(lambda: memory.draw(size), None)
