@@ -26,7 +26,7 @@ def prefill(picture: FloatImage, mask: FloatImage) -> FloatImage:
     return filled
 
 
-def fill_holes(picture: FloatImage, mask: FloatImage) -> HalfImage:
+def fill_holes(picture: FloatImage, mask: FloatImage | HalfImage) -> HalfImage:
     """As `prefill`, in place; returns what is hidden now: the picture as it was minus as it is, H × W × 3.
 
     Memory besides that: a third as much as the picture, and half a mask.
@@ -36,7 +36,7 @@ def fill_holes(picture: FloatImage, mask: FloatImage) -> HalfImage:
     if known.all() or not known.any():
         return hidden
     for rows, pulled in doubled(_coarser(picture, known), picture.shape):
-        share = np.clip(mask[rows], 0, 1)
+        share = np.clip(mask[rows].astype(np.float32), 0, 1)
         share[known[rows] == 1] = 0
         before = picture[rows].copy()
         blend_into(picture[rows], pulled, (1 - share)[..., None])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oldphoto import checkpoints
-from oldphoto.arrays import FloatImage
+from oldphoto.arrays import FloatImage, HalfImage
 from oldphoto.errors import CheckpointError
 from oldphoto.faces import CANONICAL, CROP
 from oldphoto.nets.wan2020.detector import Detector
@@ -176,7 +176,7 @@ class PublishedTranslator:
         )
 
     def translate(
-        self, rgb: FloatImage, mask: FloatImage | None = None, strength: float = 1.0, in_place: bool = False
+        self, rgb: FloatImage, mask: FloatImage | HalfImage | None = None, strength: float = 1.0, in_place: bool = False
     ) -> FloatImage:
         """The clean version of a photo, H × W × 3 in [0, 1], of which ``mask`` (H × W, 1 = damaged) is repaired.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from oldphoto import checkpoints
-from oldphoto.arrays import FloatImage
+from oldphoto.arrays import FloatImage, HalfImage
 from oldphoto.errors import UsageError
 from oldphoto.faces import FaceRefiner
 from oldphoto.published import PublishedDetector, PublishedRefiner, PublishedTranslator
@@ -32,7 +32,7 @@ class Translates(Protocol):
     """Translates photos: see `oldphoto.translation.Translator`."""
 
     def translate(
-        self, rgb: FloatImage, mask: FloatImage | None = None, strength: float = 1.0, in_place: bool = False
+        self, rgb: FloatImage, mask: FloatImage | HalfImage | None = None, strength: float = 1.0, in_place: bool = False
     ) -> FloatImage:
         """The clean version of a photo."""
 

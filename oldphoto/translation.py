@@ -26,8 +26,9 @@ BASE = 384
 or four times the resolution goes through the same repair as at the first, and only what is new at its own scale
 is left to do."""
 
-TILE, MARGIN = 640, 64
-"""Sides of a tile and of what it sees of its neighbours, px."""
+TILE, MARGIN = 704, 128
+"""Sides of a tile and of what it sees of its neighbours, px. With 64 px tiles differ from the whole by up to 10/255,
+with 128 px by 1/255."""
 
 TONE_CHANGE = (0.025, 0.05)
 """Mean changes, of 1, of the thumbnail: up to the first no correction of tone is made, from the second on all of it."""
@@ -47,7 +48,7 @@ class Translator:
         self.tile = tile or TILE
 
     def translate(
-        self, rgb: FloatImage, mask: FloatImage | None = None, strength: float = 1.0, in_place: bool = False
+        self, rgb: FloatImage, mask: FloatImage | HalfImage | None = None, strength: float = 1.0, in_place: bool = False
     ) -> FloatImage:
         """The clean version of a photo, H × W × 3 in [0, 1], of which ``mask`` (H × W, 1 = damaged) is repaired.
 
@@ -86,7 +87,7 @@ class Translator:
         share = min(max((change - none) / (full - none), 0.0), 1.0)
         return ToneMap(tone.curve.cpu(), tone.matrix.cpu(), tone.gain.cpu(), tone.offset.cpu()), share
 
-    def _repair(self, picture: FloatImage, damage: tuple[FloatImage, HalfImage] | None) -> None:
+    def _repair(self, picture: FloatImage, damage: tuple[FloatImage | HalfImage, HalfImage] | None) -> None:
         """Local repair from coarse to fine, in place. ``damage``: the mask, and what prefilling hid."""
         if depth(picture.shape, BASE):
             change = halve(picture)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oldphoto.nets.blocks import Downsample, ResidualBlock, Upsample, residual_blocks, start_at_zero
+from oldphoto.nets.windows import Window
 
 
 class PartialNonLocal(nn.Module):
@@ -64,7 +65,8 @@ class Mapping(nn.Module):
 
     ``forward(latent, mask, hidden)``: ``latent`` N × channels × H/4 × W/4, ``mask`` N × 1 × H × W in [0, 1] (1 =
     damaged) and ``hidden`` N × 3 × H × W as in `TranslationNet`, H and W multiples of 64; returns the mapped latent,
-    which equals the given one before training.
+    which equals the given one before training. If ``seen`` is given, a part whose sides are multiples of 16, only the
+    global branch sees more, and it is the mapped latent of that part, good from 44 px within on.
     """
 
     multiple = 64
@@ -89,12 +91,13 @@ class Mapping(nn.Module):
         self.fuse = residual_blocks(channels, fuse_blocks)
         self.leave = start_at_zero(nn.Conv2d(channels, channels, 3, padding=1))
 
-    def forward(self, latent: Tensor, mask: Tensor, hidden: Tensor) -> Tensor:
+    def forward(self, latent: Tensor, mask: Tensor, hidden: Tensor, seen: Window | None = None) -> Tensor:
+        seen = seen or Window.whole(mask)
         features = self.enter(latent).add_(self.mask_stem(torch.cat([mask, hidden], 1)))
         coarse = self.before(self.down(features))
         coarse = self.after(self.non_local(coarse, 1 - F.avg_pool2d(mask, 16)))
-        fused = self.fuse(self.up(coarse).add_(self.local(features)))
-        mapped: Tensor = self.leave(fused).add_(latent)
+        fused = self.fuse(self.up(seen.of(coarse, 16)).add_(self.local(seen.of(features, 4))))
+        mapped: Tensor = self.leave(fused).add_(seen.of(latent, 4))
         return mapped
 
 

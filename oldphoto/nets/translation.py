@@ -11,6 +11,9 @@ from oldphoto.nets.windows import Window
 REACH = 24
 """Pixels that the decoder and the detail branch see around each; 18 and 16 in truth."""
 
+MAPPED_REACH = 64
+"""Pixels that all but the encoder and the global branch see around each; 62 in truth."""
+
 
 class TranslationNet(nn.Module):
     """What inference needs of the triplet: the encoder of old photographs, the mapping, the decoder of clean ones.
@@ -40,12 +43,12 @@ class TranslationNet(nn.Module):
         return net
 
     def forward(self, picture: Tensor, mask: Tensor, hidden: Tensor, wanted: Window | None = None) -> Tensor:
-        latent, fine = self.encoder.encode_in_detail(picture)
-        mapped = self.mapping(latent, mask, hidden)
         whole = Window.whole(picture)
         wanted = wanted or whole
-        seen = wanted.grown(REACH, whole)
-        latent, mapped = seen.of(latent, 4), seen.of(mapped, 4)
+        mapped_part, seen = wanted.grown(MAPPED_REACH, whole), wanted.grown(REACH, whole)
+        latent, fine = self.encoder.encode_in_detail(picture)
+        mapped = self.mapping(latent, mask, hidden, mapped_part)
+        latent, mapped = seen.of(latent, 4), seen.of(mapped, 4, mapped_part)
         picture, mask, hidden = (seen.of(full) for full in (picture, mask, hidden))
         change = self.detail(seen.of(fine, 2), mapped - latent, mask, hidden)
         change = change.add_(self.decoder(mapped)).sub_(self.decoder(latent))
