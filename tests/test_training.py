@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import importlib
 import json
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -239,9 +241,12 @@ def test_training_runs_on_a_gpu(name: str, data: Path, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("light")
 def test_a_trainer_learns_of_examples_shown_again(name: str, data: Path, tmp_path: Path) -> None:
     prepare(name, tmp_path)
+    before = set(threading.enumerate())
     trainer(name).train(tiny(data, tmp_path, replay=4))
     checkpoints.load(KINDS[name], name, tmp_path)
     assert records(tmp_path, name)[0]["replay"] == 4
+    gc.collect()
+    assert set(threading.enumerate()) <= before, "nothing goes on making examples"
 
 
 # --- one trainer each ------------------------------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterator
-from threading import Condition, Thread
+from threading import Condition, Event, Thread
 
 import torch
 
@@ -28,6 +29,7 @@ class Replay:
         self._places: Batch = {}
         self._failure: BaseException | None = None
         self._changed = Condition()
+        self._stopped = Event()
         self._chances = torch.Generator().manual_seed(seed)
 
     def add(self, batch: Batch) -> None:
@@ -58,23 +60,40 @@ class Replay:
         return batch
 
     def follow(self, stream: Iterator[Batch]) -> None:
-        """Add what comes of a stream, without end."""
+        """Add what comes of a stream, until `stop`."""
         try:
-            for batch in stream:
-                self.add(batch)
-            raise EOFError("the stream of examples ended")
+            while not self._stopped.is_set():
+                self.add(next(stream))
         except BaseException as failure:
             with self._changed:
                 self._failure = failure
                 self._changed.notify_all()
 
+    def stop(self) -> None:
+        """Let `follow` return after the batch that it waits for."""
+        self._stopped.set()
+
 
 def replayed(stream: Iterator[Batch], settings: Settings) -> Iterator[Batch]:
     """The stream itself or, with ``settings.replay``, batches drawn from so many of its latest examples."""
-    if not settings.replay:
-        return stream
+    return _drawn(stream, settings) if settings.replay else stream
+
+
+def _drawn(stream: Iterator[Batch], settings: Settings) -> Iterator[Batch]:
     memory = Replay(settings.replay, settings.device, settings.seed)
     memory.add(first := next(stream))
     size = len(next(iter(first.values())))
-    Thread(target=memory.follow, args=(stream,), daemon=True).start()
-    return iter(lambda: memory.draw(size), None)
+    follower = Thread(target=memory.follow, args=(stream,), daemon=True)
+    follower.start()
+
+    @atexit.register  # a thread that is still at work while Python ends aborts it
+    def stop() -> None:
+        memory.stop()
+        follower.join()
+
+    try:
+        while True:
+            yield memory.draw(size)
+    finally:
+        atexit.unregister(stop)
+        stop()
