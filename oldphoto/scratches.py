@@ -15,7 +15,7 @@ from oldphoto.arrays import FloatImage
 from oldphoto.nets.inference import rearranged
 from oldphoto.nets.unet import ScratchUNet
 from oldphoto.nets.windows import Window
-from oldphoto.pyramid import depth, doubled, halve
+from oldphoto.pyramid import depth, doubled, halve, strips
 from oldphoto.tiling import run_tiled
 
 BASE = 96
@@ -33,13 +33,21 @@ from the whole by more than 1/255, with 256 px by less than 0.1/255."""
 FAINT = 0.1
 """Probabilities below this are no reason to touch a pixel."""
 
+RARER = 4.0
+"""Damage is so many times rarer in what is restored than in what the network is trained on: its odds are divided by it
+(Saerens et al., *Neural Computation* 14, 2002)."""
+
 SURE = 0.98
 """The highest value of a mask that was found: only a person's mask says 1, repair this whatever it looks like."""
 
 
 def graded(probability: Tensor) -> Tensor:
-    """Turn probabilities, N × 1 × H × W, into the mask that repair goes by: grown by a pixel, nothing where faint."""
-    return F.max_pool2d(probability.clamp(max=SURE) * (probability >= FAINT), 3, 1, 1)
+    """Turn what the network says, N × 1 × H × W in [0, 1], into the mask that repair goes by.
+
+    As likely as damage is where it is rare, nothing where that is faint, and grown by a pixel.
+    """
+    rare = probability / (probability + RARER * (1 - probability))
+    return F.max_pool2d(rare.clamp(max=SURE) * (rare >= FAINT), 3, 1, 1)
 
 
 class ScratchDetector:
@@ -67,9 +75,16 @@ class ScratchDetector:
 
     def probability(self, rgb: FloatImage) -> FloatImage:
         """How likely each pixel is damaged, H × W in [0, 1]."""
+        probability = self._seen(rgb)
+        for rows in strips(len(probability)):
+            probability[rows] /= probability[rows] + np.float32(RARER) * (1 - probability[rows])
+        return probability
+
+    def _seen(self, rgb: FloatImage) -> FloatImage:
+        """The same from coarse to fine, were damage as frequent as in training."""
         found = np.zeros(rgb.shape[:2], np.float32)
         if depth(rgb.shape, BASE):
-            for rows, hint in doubled(self.probability(halve(rgb)), found.shape):
+            for rows, hint in doubled(self._seen(halve(rgb)), found.shape):
                 found[rows] = hint
         network = self._keeping if depth(rgb.shape, ENLARGED) else self._network
         pictures = (rgb, found)

@@ -70,6 +70,13 @@ def test_values_too_large_for_half_precision_are_kept(tmp_path):
     assert torch.equal(stored["others"], others.half())
 
 
+def test_bundled_weights_are_all_numbers():
+    bundled = checkpoints.checkpoint_folder()
+    for record in checkpoints.read_manifest(bundled).values():
+        for key, value in load_file(checkpoints.verify(bundled, record)).items():
+            assert value.isfinite().all(), f"{record.name}: {key}"
+
+
 def test_intact_weights_are_verified(folder):
     verified = weights("verify", folder)
     assert verified.exit_code == 0

@@ -25,7 +25,7 @@ class ScratchUNet(nn.Module):
     a white surface is a torn corner, and not a wall.
     """
 
-    def __init__(self, widths: Sequence[int] = (24, 48, 80, 112, 144), blocks: Sequence[int] = (1, 1, 2, 2, 3)) -> None:
+    def __init__(self, widths: Sequence[int] = (24, 48, 80, 112, 144), blocks: Sequence[int] = (1, 1, 2, 3, 6)) -> None:
         super().__init__()
         self.multiple = 2 ** len(widths)
         self.stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(16, widths[0], 3, padding=1))
