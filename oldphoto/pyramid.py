@@ -28,7 +28,7 @@ def halve(picture: Image, weight: FloatImage | HalfImage | None = None) -> Image
     With ``weight``, H × W, the pixels are multiplied by it first.
     """
     height, width = picture.shape[:2]
-    half = np.empty_like(picture, shape=((height + 1) // 2, (width + 1) // 2, *picture.shape[2:]))
+    half = np.empty_like(picture, order="C", shape=((height + 1) // 2, (width + 1) // 2, *picture.shape[2:]))
     for rows in strips(height):
         strip = picture[rows].astype(np.float32, copy=False)
         if weight is not None:

@@ -52,7 +52,7 @@ def data(photo: Photo, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks of a sixteenth of the width, and examples made in this process."""
 
-    def here(make: Maker, size: int, seed: int) -> Iterator[Batch]:
+    def here(make: Maker, size: int, seed: int, workers: int = 1) -> Iterator[Batch]:
         return batches(make, size, seed, workers=0)
 
     monkeypatch.setattr(published, "WIDTH", 4)

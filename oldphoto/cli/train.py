@@ -88,8 +88,9 @@ def train(
         torch.set_num_threads(threads)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s")
     device = parallel.device(str(pick_device(device)))
-    budget = (minutes, steps, resume, seed, batch, crop, learning_rate)
-    settings = Settings(source, out, *budget, device, bfloat16, workers, replay)
+    settings = Settings(
+        source, out, minutes, steps, resume, seed, batch, crop, learning_rate, device, bfloat16, workers, replay
+    )
     if config == "published":
         from oldphoto.training import published
 

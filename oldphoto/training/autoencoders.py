@@ -20,6 +20,7 @@ from oldphoto.training.datasets import (
 )
 from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, require_crop, run
 from oldphoto.training.losses import adversarial, charbonnier, kl_divergence
+from oldphoto.training.replay import replayed
 
 NAME = "autoencoders"
 KL_WEIGHT = 1e-5
@@ -56,7 +57,7 @@ def train(settings: Settings, adversarial_weight: float = ADVERSARIAL_WEIGHT) ->
     seed = settings.seed_of_examples(started)
 
     clean = Optimiser([nets.clean], settings.learning_rate)
-    crops = batches(plain_crops(photos, settings.crop), settings.batch, seed)
+    crops = replayed(batches(plain_crops(photos, settings.crop), settings.batch, seed, settings.workers), settings)
 
     def save(steps: int, old_net: nn.Module) -> None:
         scores = {"round trip PSNR": round(round_trip(clean.averages[0], held_out), 2)}
@@ -87,8 +88,9 @@ def train(settings: Settings, adversarial_weight: float = ADVERSARIAL_WEIGHT) ->
     old = Optimiser([nets.old], 0.5 * settings.learning_rate)
     adversary = channels_last(LatentDiscriminator(), settings.device)
     critic = Optimiser([adversary], 0.5 * settings.learning_rate)
-    made = batches(translation_examples(photos, textures, settings.crop), max(1, settings.batch // 2), seed + 1)
-    found = batches(plain_crops(real, settings.crop), settings.batch - settings.batch // 2, seed + 2)
+    ageing, crop_real = translation_examples(photos, textures, settings.crop), plain_crops(real, settings.crop)
+    made = replayed(batches(ageing, max(1, settings.batch // 2), seed + 1, settings.workers), settings)
+    found = replayed(batches(crop_real, settings.batch - settings.batch // 2, seed + 2, settings.workers), settings)
 
     def old_step(progress: float) -> Mapping[str, Tensor]:
         synthetic, genuine = next(made)["photo"], next(found)["photo"]

@@ -94,13 +94,18 @@ def random_crop(image: ByteImage, side: int, rng: Generator, zoom: tuple[float, 
     top, left = rng.integers(image.shape[0] - need + 1), rng.integers(image.shape[1] - need + 1)
     piece = to_float(image[top : top + need, left : left + need])
     if need != side:
-        how = cv2.INTER_AREA if need > side else cv2.INTER_CUBIC
-        piece = np.clip(cv2.resize(piece, (side, side), interpolation=how), 0, 1)
+        piece = resized(piece, side)
     if rng.random() < 0.5:
         piece = piece[:, ::-1]
     if piece.ndim == 3 and rng.random() < GRAY_SHARE:
         piece = black_and_white(piece)
     return np.ascontiguousarray(piece, np.float32)
+
+
+def resized(square: FloatImage, side: int) -> FloatImage:
+    """A square picture or mask in [0, 1] at another size, as the alignment of faces does it."""
+    how = cv2.INTER_AREA if side < len(square) else cv2.INTER_CUBIC
+    return np.asarray(np.clip(cv2.resize(square, (side, side), interpolation=how), 0, 1), np.float32)
 
 
 def scratch_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage], side: int) -> Maker:
@@ -119,16 +124,12 @@ def scratch_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage],
         aged = age(clean, rng, severity, scale, textures)
         if larger == 1:
             return {"photo": aged.photo, "mask": aged.mask}
-        photo, mask = (_reduced(picture, side) for picture in (aged.photo, aged.mask))
+        photo, mask = (resized(picture, side) for picture in (aged.photo, aged.mask))
         if rng.random() < 0.5:
             photo = jpeg(photo, int(rng.integers(60, 96)))
         return {"photo": photo, "mask": np.asarray(mask > SEEN, np.float32)}
 
     return make
-
-
-def _reduced(picture: FloatImage, side: int) -> FloatImage:
-    return np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def translation_examples(

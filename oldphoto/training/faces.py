@@ -22,7 +22,7 @@ from oldphoto.nets.discriminators import PatchDiscriminator
 from oldphoto.nets.facegan import FaceNet
 from oldphoto.nets.identity import IdentityNet
 from oldphoto.training.ageing import Severity, age
-from oldphoto.training.datasets import Batch, Example, Maker, batches, load_held_out, load_images, to_float
+from oldphoto.training.datasets import Batch, Example, Maker, batches, load_held_out, load_images, resized, to_float
 from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, run
 from oldphoto.training.losses import PerceptualDistance, adversarial, charbonnier, feature_matching
 from oldphoto.training.replay import replayed
@@ -85,8 +85,8 @@ def face_examples(faces: Sequence[tuple[ByteImage, Face]], translator: Translato
         if rng.random() < UNTOUCHED_SHARE:
             return {"photo": clean, "clean": clean}
         side = min(round(np.exp(rng.uniform(*np.log(SIDES)))), CROP)
-        small = _resized(clean, side)
-        return {"photo": _resized(_degraded(small, rng, translator), CROP), "clean": _resized(small, CROP)}
+        small = resized(clean, side)
+        return {"photo": resized(_degraded(small, rng, translator), CROP), "clean": resized(small, CROP)}
 
     return make
 
@@ -115,12 +115,6 @@ def _degraded(clean: FloatImage, rng: Generator, translator: Translator) -> Floa
         calm = cv2.bilateralFilter(aged.photo, 5, rng.uniform(0.02, 0.12), rng.uniform(1, 3))
         return np.asarray(calm, np.float32)
     return aged.photo
-
-
-def _resized(square: FloatImage, side: int) -> FloatImage:
-    """A square picture at another size, as the alignment does it."""
-    how = cv2.INTER_AREA if side < len(square) else cv2.INTER_CUBIC
-    return np.asarray(np.clip(cv2.resize(square, (side, side), interpolation=how), 0, 1), np.float32)
 
 
 def train(settings: Settings) -> None:

@@ -30,6 +30,7 @@ from oldphoto.pyramid import depth, halve
 from oldphoto.training.damage import damage
 from oldphoto.training.datasets import Example, Maker, batches
 from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, require_crop, run
+from oldphoto.training.replay import replayed
 from oldphoto.translation import BASE, Translator, apply_tone
 
 NAME = "translation"
@@ -136,7 +137,8 @@ def train(settings: Settings) -> None:
     net = channels_last(checkpoints.load(TranslationNet, NAME, settings.out), settings.device)
     before = deepcopy(net).eval().requires_grad_(False)
     optimiser = Optimiser([net], settings.learning_rate)
-    stream = batches(scan_examples(shown, settings.crop), settings.batch, settings.seed_of_examples(started))
+    make = scan_examples(shown, settings.crop)
+    stream = replayed(batches(make, settings.batch, settings.seed_of_examples(started), settings.workers), settings)
     held_out = next(batches(scan_examples(kept, settings.crop), 16, 7, workers=0))["photo"].to(settings.device)
 
     def step(progress: float) -> Mapping[str, Tensor]:

@@ -51,6 +51,7 @@ from oldphoto.training.losses import (
     feature_matching,
     kl_divergence,
 )
+from oldphoto.training.replay import replayed
 
 WIDTH = 64
 """Channels of the published networks' widest pictures; all other widths are multiples."""
@@ -139,7 +140,7 @@ def _begun(kind: type[nn.Module], name: str, config: Table[str, Any], settings: 
 def _stream(make: Maker, settings: Settings, size: int | None = None) -> Iterator[Batch]:
     """Batches of examples, others in every process and after every resumption."""
     seed = settings.seed_of_examples(time.time())
-    return batches(make, size or settings.batch, seed)
+    return replayed(batches(make, size or settings.batch, seed, settings.workers), settings)
 
 
 def _scratches(settings: Settings) -> Task:

@@ -41,7 +41,6 @@ HALVINGS = (0.25, 0.5, 0.25)
 SHOWN_AGAIN = 0.1
 """Share of the examples that are one of them."""
 
-
 FIXED_FROM = 0.5
 """Progress from which on the statistics of batch normalisation are those that inference uses.
 

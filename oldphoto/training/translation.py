@@ -42,7 +42,6 @@ PERCEPTUAL_FROM = 0.2
 
 PERCEPTUAL_WEIGHT = 0.12
 
-
 MASK_SHARES = (0.7, 0.15, 0.15)
 """Shares of the examples whose mask is what the detector found, what a person would mark, and none."""
 
