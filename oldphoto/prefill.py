@@ -32,15 +32,18 @@ def fill_holes(picture: FloatImage, mask: FloatImage | HalfImage) -> HalfImage:
     Memory besides that: a third as much as the picture, and half a mask.
     """
     hidden = np.zeros(picture.shape, np.float16)
-    known = (mask < FAINT).astype(np.float16)
+    known = np.asarray(mask < FAINT, np.float16)
     if known.all() or not known.any():
         return hidden
     for rows, pulled in doubled(_coarser(picture, known), picture.shape):
-        share = np.clip(mask[rows].astype(np.float32), 0, 1)
-        share[known[rows] == 1] = 0
-        before = picture[rows].copy()
-        blend_into(picture[rows], pulled, (1 - share)[..., None])
-        hidden[rows] = before - picture[rows]
+        holes = known[rows] == 0
+        if holes.any():
+            share = np.clip(mask[rows][holes].astype(np.float32), 0, 1)
+            before = picture[rows][holes]
+            filled = before.copy()
+            blend_into(filled, pulled[holes], (1 - share)[:, None])
+            picture[rows][holes] = filled
+            hidden[rows][holes] = before - filled  # pages of memory in which nothing is hidden are never written
     return hidden
 
 

@@ -26,7 +26,7 @@ ENLARGED = 384
 """From a short side of twice this, px, a scan shows no more than a smaller one, but thinner things: what was found in
 that stays found."""
 
-TILE, MARGIN = 1280, 256
+TILE, MARGIN = 1536, 256
 """Sides of a tile and of what it sees of its neighbours, px. The network sees far: with 192 px tiles still differ
 from the whole by more than 1/255, with 256 px by less than 0.1/255."""
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from oldphoto.arrays import FloatImage, HalfImage
 from oldphoto.nets.windows import Window
+from oldphoto.pyramid import to_float
 
 HALF = frozenset({"cuda"})
 """Kinds of devices on which networks may compute in half precision, off by no more than 0.3/255 (measured in float16
@@ -73,8 +74,8 @@ def run_tiled(
         out[start:end] = held[: end - start]
         kept = held[end - start : bottom - start]
         held[: len(kept)] = kept
-    if height * width >= _LARGE:
-        _return_memory()
+        if height * width >= _LARGE:
+            _return_memory()
 
 
 def run_overlapping(
@@ -158,9 +159,9 @@ def _tensor(
     below, right = max(rows[1] - height, 0), max(columns[1] - width, 0)
     # What is mirrored may lie farther back than the tile begins.
     top, left = max(rows[0] - below, 0), max(columns[0] - right, 0)
-    piece = picture[top : rows[1], left : columns[1]].astype(np.float32, copy=False)
+    piece = picture[top : rows[1], left : columns[1]]
     if below or right:
-        piece = np.asarray(cv2.copyMakeBorder(piece, 0, below, 0, right, cv2.BORDER_REFLECT), np.float32)
-    piece = np.ascontiguousarray(piece[rows[0] - top :, columns[0] - left :])
-    tensor = torch.from_numpy(piece.reshape(1, *piece.shape[:2], -1)).permute(0, 3, 1, 2)
-    return tensor.to(device)
+        piece = np.asarray(cv2.copyMakeBorder(to_float(piece), 0, below, 0, right, cv2.BORDER_REFLECT), np.float32)
+    piece = piece[rows[0] - top :, columns[0] - left :]
+    values = torch.from_numpy(piece.reshape(len(piece), -1)).to(device, torch.float32).contiguous()
+    return values.view(1, *piece.shape[:2], -1).permute(0, 3, 1, 2)

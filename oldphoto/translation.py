@@ -26,11 +26,11 @@ BASE = 384
 or four times the resolution goes through the same repair as at the first, and only what is new at its own scale
 is left to do."""
 
-TILE, MARGIN = 704, 128
+TILE, MARGIN = 960, 128
 """Sides of a tile and of what it sees of its neighbours, px. With 64 px tiles differ from the whole by up to 10/255,
 with 128 px by 1/255."""
 
-LARGE, SMALL_TILE = 8_000_000, 576
+LARGE, SMALL_TILE = 8_000_000, 832
 """Pixels of a photo from which on its tiles are smaller, and their side, px: the photo needs the memory itself."""
 
 TONE_CHANGE = (0.025, 0.05)
@@ -65,9 +65,11 @@ class Translator:
         correct = _tone_correction(tone, share, picture.shape)
         for rows in strips(len(picture)):
             toned = correct(rows, picture[rows])
-            if damage:
+            if damage and share:
                 hidden = damage[1][rows]
-                hidden[:] = correct(rows, picture[rows] + hidden) - toned
+                holes = hidden.any(2)
+                if holes.any():
+                    hidden[holes] = (correct(rows, picture[rows] + hidden) - toned)[holes]
             picture[rows] = toned
         self._repair(picture, damage, self.tile or (SMALL_TILE if picture.size > 3 * LARGE else TILE))
         for rows in strips(len(picture)):

@@ -13,6 +13,9 @@ from oldphoto.nets.blocks import NormalisedBlock, ResidualBlock
 
 Net = TypeVar("Net", bound=nn.Module)
 
+FUSING = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
+"""Whether PyTorch has its compiler's operators for convolutions that do more than convolve: it has them on x86."""
+
 
 class Interleave(nn.Module):
     """PixelShuffle of channels ordered by their place in the enlarged pixel first: whole pixels are copied at once."""
@@ -29,15 +32,29 @@ class Interleave(nn.Module):
 
 
 class FusedBlock(nn.Module):
-    """``second(relu(first(x))) + x``, rectified where the block that it stands for is."""
+    """``x + second(relu(first(x)))`` in the memory of ``x``, rectified where the block that it stands for is."""
 
     def __init__(self, first: nn.Conv2d, second: nn.Conv2d, rectified: bool) -> None:
         super().__init__()
         self.first, self.second, self.rectified = first, second, rectified
 
     def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = self.second(self.first(x).relu_()).add_(x)
+        if FUSING and x.device.type == "cpu" and x.dtype == torch.float32:
+            # A convolution of oneDNN rectifies and adds while what it has computed is still in the cache.
+            onednn = torch.ops.mkldnn
+            inner = onednn._convolution_pointwise(x, *_arguments(self.first), "relu", [], "")
+            after = "relu" if self.rectified else None
+            sum_: Tensor = onednn._convolution_pointwise_(
+                x, inner, *_arguments(self.second), "add", 1.0, after, [], None
+            )
+            return sum_
+        output = x.add_(self.second(self.first(x).relu_()))
         return output.relu_() if self.rectified else output
+
+
+def _arguments(layer: nn.Conv2d) -> tuple[object, ...]:
+    """What the operators of oneDNN are told of a convolution."""
+    return layer.weight, layer.bias, layer.padding, layer.stride, layer.dilation, layer.groups
 
 
 @torch.no_grad()

@@ -13,6 +13,12 @@ from torch import Tensor, nn
 from oldphoto.nets.blocks import Downsample, ResidualBlock, Upsample, residual_blocks, start_at_zero
 from oldphoto.nets.windows import Window
 
+LOCAL, FUSED = 64, 40
+"""Pixels around what is wanted that the local branch and what follows it see; 62 and 38 in truth."""
+
+BAND = 4
+"""Rows of groups whose attention is computed at a time: their windows hold every key nine times."""
+
 
 class PartialNonLocal(nn.Module):
     """Attention whose keys are limited to undamaged cells of the neighbourhood.
@@ -35,29 +41,36 @@ class PartialNonLocal(nn.Module):
 
     def forward(self, features: Tensor, intact: Tensor) -> Tensor:
         """``features`` N × C × H × W, H and W multiples of ``block``; ``intact`` N × 1 × H × W in [0, 1]."""
-        n, channels, height, width = features.shape
+        queries, around = self.query(features), (self.halo,) * 4
+        keys_values, trust = F.pad(self.key_value(features), around), F.pad(intact, around)
+        attended = torch.empty_like(features, dtype=queries.dtype)
+        for top in range(0, features.shape[2], BAND * self.block):
+            band, seen = slice(top, top + BAND * self.block), slice(top, top + BAND * self.block + 2 * self.halo)
+            attended[:, :, band] = self._attended(queries[:, :, band], keys_values[:, :, seen], trust[:, :, seen])
+        merged: Tensor = features + self.scale * self.merge(attended)
+        return merged
+
+    def _attended(self, queries: Tensor, keys_values: Tensor, trust: Tensor) -> Tensor:
+        """What is found for the queries of whole groups; of all else, the halo around them is given, too."""
+        n, channels, height, width = queries.shape
         rows, columns = height // self.block, width // self.block
         window = self.block + 2 * self.halo
 
-        def windows(x: Tensor) -> Tensor:
-            padded = F.pad(x, (self.halo,) * 4)
-            return padded.unfold(2, window, self.block).unfold(3, window, self.block).flatten(4)
+        def windows(x: Tensor, side: int) -> Tensor:
+            return x.unfold(2, side, self.block).unfold(3, side, self.block).flatten(4)
 
         def split(x: Tensor) -> Tensor:  # N × C × rows × columns × cells -> (N rows columns) × heads × cells × C/heads
             x = x.view(n, self.heads, -1, rows, columns, x.shape[-1]).permute(0, 3, 4, 1, 5, 2)
             return x.reshape(n * rows * columns, self.heads, x.shape[-2], x.shape[-1])
 
-        grouped = self.query(features).unfold(2, self.block, self.block).unfold(3, self.block, self.block).flatten(4)
-        keys, values = windows(self.key_value(features)).chunk(2, 1)
-        trust = windows(intact).permute(0, 2, 3, 1, 4).reshape(n * rows * columns, 1, 1, window * window)
+        keys, values = windows(keys_values, window).chunk(2, 1)
+        intact = windows(trust, window).permute(0, 2, 3, 1, 4).reshape(n * rows * columns, 1, 1, window * window)
         # The log of the intact share lets a half-damaged cell count half; the floor keeps a fully damaged
         # neighbourhood defined (it then attends evenly to nothing useful, and the merge learns to ignore it).
-        bias = self.position + trust.clamp_min(1e-30).log()
-        attended = F.scaled_dot_product_attention(split(grouped), split(keys), split(values), bias.to(keys.dtype))
-        attended = attended.transpose(2, 3).reshape(n, rows, columns, channels, self.block, self.block)
-        attended = attended.permute(0, 3, 1, 4, 2, 5).reshape(n, channels, height, width)
-        merged: Tensor = features + self.scale * self.merge(attended)
-        return merged
+        bias = (self.position + intact.clamp_min(1e-30).log()).to(keys.dtype)
+        found = F.scaled_dot_product_attention(split(windows(queries, self.block)), split(keys), split(values), bias)
+        found = found.transpose(2, 3).reshape(n, rows, columns, channels, self.block, self.block)
+        return found.permute(0, 3, 1, 4, 2, 5).reshape(n, channels, height, width)
 
 
 class Mapping(nn.Module):
@@ -65,8 +78,9 @@ class Mapping(nn.Module):
 
     ``forward(latent, mask, hidden)``: ``latent`` N × channels × H/4 × W/4, ``mask`` N × 1 × H × W in [0, 1] (1 =
     damaged) and ``hidden`` N × 3 × H × W as in `TranslationNet`, H and W multiples of 64; returns the mapped latent,
-    which equals the given one before training. If ``seen`` is given, a part whose sides are multiples of 16, only the
-    global branch sees more, and it is the mapped latent of that part, good from 44 px within on.
+    which equals the given one before training. If ``part`` is given, whose sides are multiples of ``multiple``, it is
+    the mapped latent of that part and FUSED px around it, the outer half of which is of no use; only the global branch
+    sees more than LOCAL px around the part.
     """
 
     multiple = 64
@@ -91,14 +105,18 @@ class Mapping(nn.Module):
         self.fuse = residual_blocks(channels, fuse_blocks)
         self.leave = start_at_zero(nn.Conv2d(channels, channels, 3, padding=1))
 
-    def forward(self, latent: Tensor, mask: Tensor, hidden: Tensor, seen: Window | None = None) -> Tensor:
-        seen = seen or Window.whole(mask)
+    def forward(self, latent: Tensor, mask: Tensor, hidden: Tensor, part: Window | None = None) -> Tensor:
+        whole = Window.whole(mask)
+        local, fused = ((part or whole).grown(reach, whole) for reach in (LOCAL, FUSED))
         features = self.enter(latent).add_(self.mask_stem(torch.cat([mask, hidden], 1)))
         coarse = self.before(self.down(features))
         coarse = self.after(self.non_local(coarse, 1 - F.avg_pool2d(mask, 16)))
-        fused = self.fuse(self.up(seen.of(coarse, 16)).add_(self.local(seen.of(features, 4))))
-        mapped: Tensor = self.leave(fused).add_(seen.of(latent, 4))
-        return mapped
+        both = (
+            self.up(local.of(coarse, 16)),
+            self.local(local.of(features, 4).contiguous(memory_format=torch.channels_last)),
+        )
+        mapped: Tensor = self.leave(self.fuse(torch.add(*(fused.of(branch, 4, local) for branch in both))))
+        return mapped.add_(fused.of(latent, 4))
 
 
 class DetailBranch(nn.Module):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from oldphoto.nets.autoencoder import Autoencoder, Decoder, Encoder
-from oldphoto.nets.mapping import DetailBranch, Mapping
+from oldphoto.nets.mapping import FUSED, DetailBranch, Mapping
 from oldphoto.nets.windows import Window
 
-REACH = 24
+REACH = 20
 """Pixels that the decoder and the detail branch see around each; 18 and 16 in truth."""
 
-MAPPED_REACH = 64
-"""Pixels that all but the encoder and the global branch see around each; 62 in truth."""
+BAND = 448
+"""Rows whose picture is decoded at a time, at most: the features of half size are the largest."""
 
 
 class TranslationNet(nn.Module):
@@ -45,12 +46,16 @@ class TranslationNet(nn.Module):
     def forward(self, picture: Tensor, mask: Tensor, hidden: Tensor, wanted: Window | None = None) -> Tensor:
         whole = Window.whole(picture)
         wanted = wanted or whole
-        mapped_part, seen = wanted.grown(MAPPED_REACH, whole), wanted.grown(REACH, whole)
+        mapped_part = wanted.grown(FUSED, whole)
         latent, fine = self.encoder.encode_in_detail(picture)
-        mapped = self.mapping(latent, mask, hidden, mapped_part)
-        latent, mapped = seen.of(latent, 4), seen.of(mapped, 4, mapped_part)
-        picture, mask, hidden = (seen.of(full) for full in (picture, mask, hidden))
-        change = self.detail(seen.of(fine, 2), mapped - latent, mask, hidden)
-        change = change.add_(self.decoder(mapped)).sub_(self.decoder(latent))
-        # The picture keeps its precision where the networks compute in half of it.
-        return wanted.of(change.float().add_(picture), 1, seen)
+        mapped = self.mapping(latent, mask, hidden, wanted)
+
+        def decoded(band: Window) -> Tensor:
+            seen = band.grown(REACH, whole)
+            before, after = seen.of(latent, 4), seen.of(mapped, 4, mapped_part)
+            change = self.detail(seen.of(fine, 2), after - before, seen.of(mask), seen.of(hidden))
+            change = change.add_(self.decoder(after)).sub_(self.decoder(before))
+            # The picture keeps its precision where the networks compute in half of it.
+            return band.of(change.float(), 1, seen) + band.of(picture)
+
+        return torch.cat([decoded(band) for band in wanted.bands(BAND, self.multiple)], 2)

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from oldphoto.nets.blocks import Downsample, NormalisedBlock, Upsample
 from oldphoto.nets.windows import Window
 
+BAND = 448
+"""Rows whose finest features are decoded at a time, at most: they are the largest."""
+
 
 class ScratchUNet(nn.Module):
     """A U-Net (Ronneberger et al., MICCAI 2015; Wan et al., CVPR 2020, sec. 3.3) on pixel-unshuffled input.
@@ -46,15 +49,24 @@ class ScratchUNet(nn.Module):
             features = encoder(down(features))
         seen = whole = Window.whole(picture)
         wanted = wanted or whole
-        for level in reversed(range(len(skips))):
-            grid = 2 ** (level + 1)
+        for level in reversed(range(1, len(skips))):
             # From here to the logits a pixel depends on fewer than 4 cells around it.
-            needed = wanted.grown(4 * grid, whole)
-            features = self.ups[level](needed.of(features, 2 * grid, seen))
-            features = self.decoders[level](features.add_(needed.of(skips.pop(), grid)))
+            needed = wanted.grown(4 * 2 ** (level + 1), whole)
+            features = self._decoded(level, features, skips.pop(), needed, seen)
             seen = needed
-        logits: Tensor = self.head(features)
-        return wanted.of(logits, 1, seen)
+
+        def logits(band: Window) -> Tensor:
+            needed = band.grown(8, whole)
+            return band.of(self.head(self._decoded(0, features, skips[0], needed, seen)), 1, needed)
+
+        return torch.cat([logits(band) for band in wanted.bands(BAND, self.multiple)], 2)
+
+    def _decoded(self, level: int, features: Tensor, skip: Tensor, needed: Window, seen: Window) -> Tensor:
+        """A level's features of the part that is needed, by those of the next coarser level, of the part ``seen``."""
+        grid = 2 ** (level + 1)
+        coarse = self.ups[level](needed.of(features, 2 * grid, seen))
+        decoded: Tensor = self.decoders[level](coarse.add_(needed.of(skip, grid)))
+        return decoded
 
     def hint(self, picture: Tensor, halvings: int) -> Tensor:
         """What the picture halved so many times, then at every doubling up to half its size, tells of its damage.

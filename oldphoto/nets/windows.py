@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -29,6 +30,13 @@ class Window:
             max(self.left - reach, picture.left),
             min(self.right + reach, picture.right),
         )
+
+    def bands(self, rows: int, grid: int) -> Iterator[Window]:
+        """The window in as few bands of at most ``rows`` rows as do, all about as high, in multiples of ``grid``."""
+        count = -(-(self.bottom - self.top) // rows)
+        height = -(-(self.bottom - self.top) // (count * grid)) * grid
+        for top in range(self.top, self.bottom, height):
+            yield Window(top, min(top + height, self.bottom), self.left, self.right)
 
     def of(self, features: Tensor, grid: int = 1, seen: Window | None = None) -> Tensor:
         """What the window holds of features with cells of ``grid`` px that cover ``seen``, by default the whole.
