@@ -13,6 +13,7 @@ from conftest import Photo
 from torch import Tensor, nn
 
 from oldphoto import tiling
+from oldphoto.nets import inference, mapping, translation, unet
 from oldphoto.nets.denoiser import DenoiserNet
 from oldphoto.nets.inference import rearranged
 from oldphoto.nets.translation import TranslationNet
@@ -47,8 +48,12 @@ def inputs(kind: type[nn.Module], height: int, width: int) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("kind", [ScratchUNet, TranslationNet, DenoiserNet])
+@pytest.mark.parametrize("fusing", [True, False])
 @torch.inference_mode()
-def test_a_network_rearranged_for_inference_gives_the_same_picture(kind: type[nn.Module]) -> None:
+def test_a_network_rearranged_for_inference_gives_the_same_picture(
+    kind: type[nn.Module], fusing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "FUSING", fusing and inference.FUSING)
     net = lively(kind)
     pictures = inputs(kind, 192, 128)
     plain = net(*pictures)
@@ -65,6 +70,21 @@ def test_the_wanted_part_is_that_part_of_the_whole(kind: type[nn.Module], window
     pictures = inputs(kind, 192, 256)
     wanted = Window(*window)
     np.testing.assert_allclose(net(*pictures, wanted), wanted.of(net(*pictures)), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", [ScratchUNet, TranslationNet])
+@torch.inference_mode()
+def test_what_is_computed_in_bands_is_what_the_whole_gives(
+    kind: type[nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = rearranged(lively(kind))
+    pictures = inputs(kind, 320, 128)
+    whole = net(*pictures)
+    for module, rows in ((unet, 128), (translation, 128), (mapping, 1)):
+        monkeypatch.setattr(module, "BAND", rows)
+    np.testing.assert_allclose(net(*pictures), whole, atol=TOLERANCE)
+    part = Window(64, 320, 0, 128)
+    np.testing.assert_allclose(net(*pictures, part), part.of(whole), atol=TOLERANCE)
 
 
 def test_half_precision_as_a_gpu_computes_in_changes_no_picture(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,11 +31,11 @@ from oldphoto.nets.tone import ToneNet
 from oldphoto.nets.translation import TranslationNet
 from oldphoto.nets.unet import ScratchUNet
 from oldphoto.prefill import prefill
-from oldphoto.training import autoencoders, curriculum, datasets, loop, parallel, scratches, translation
-from oldphoto.training.datasets import Batch, Maker, batches, load_held_out, load_images, scratch_examples
+from oldphoto.training import autoencoders, curriculum, datasets, loop, parallel, replay, scratches, translation
+from oldphoto.training.datasets import Batch, Example, Maker, batches, load_held_out, load_images, scratch_examples
 from oldphoto.training.holes import prefilled
 from oldphoto.training.loop import Optimiser, Settings, autocast
-from oldphoto.training.replay import Replay, replayed
+from oldphoto.training.replay import Replay, training_batches
 
 KINDS: dict[str, type[nn.Module]] = {
     "scratches": ScratchUNet,
@@ -82,8 +82,10 @@ def light(monkeypatch: pytest.MonkeyPatch) -> None:
     def few(make: Maker, size: int, seed: int, workers: int = 1) -> Iterator[Batch]:
         return batches(make, size if workers else min(size, 4), seed, workers=0)
 
-    for name in KINDS:
-        monkeypatch.setattr(trainer(name), "batches", few)
+    monkeypatch.setattr(replay, "batches", few)
+    for module in map(trainer, KINDS):
+        if hasattr(module, "batches"):
+            monkeypatch.setattr(module, "batches", few)
     make = scratches.scratch_examples
     monkeypatch.setattr(scratches, "scratch_examples", lambda p, t, side: make(p, t, min(side, 64)))
 
@@ -172,7 +174,7 @@ def test_an_interrupted_training_keeps_what_it_learnt(
 ) -> None:
     prepare(name, tmp_path)
     module = trainer(name)
-    monkeypatch.setattr(module, "batches", interrupted_after(3, module.batches))
+    monkeypatch.setattr(replay, "batches", interrupted_after(3, replay.batches))
     with pytest.raises(KeyboardInterrupt):
         module.train(tiny(data, tmp_path, steps=8))
     checkpoints.load(KINDS[name], name, tmp_path)
@@ -257,7 +259,7 @@ def test_an_old_autoencoder_not_yet_trained_is_the_clean_one(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in the first stage and resumed, the second must not begin from random weights."""
-    monkeypatch.setattr(autoencoders, "batches", interrupted_after(2, autoencoders.batches))
+    monkeypatch.setattr(replay, "batches", interrupted_after(2, replay.batches))
     with pytest.raises(KeyboardInterrupt):
         autoencoders.train(tiny(data, tmp_path, steps=20))
     saved = weights(tmp_path, "autoencoders")
@@ -485,12 +487,14 @@ def test_examples_are_shown_again_until_newer_ones_come() -> None:
 
 
 def test_what_goes_wrong_while_examples_are_made_is_told(tmp_path: Path) -> None:
-    def broken() -> Iterator[Batch]:
-        yield numbered(range(2))
+    examples = iter([np.zeros((2, 4, 3), np.float32)] * 3)
+
+    def make(rng: np.random.Generator) -> Example:
+        for picture in examples:
+            return {"photo": picture}
         raise OSError("a photograph is unreadable")
 
-    settings = Settings(tmp_path, tmp_path, steps=1, replay=4)
-    stream = replayed(broken(), settings)
+    stream = training_batches(make, Settings(tmp_path, tmp_path, steps=1, replay=4, workers=0), 0, 2)
     with pytest.raises(OSError, match="a photograph is unreadable"):
         for _ in range(1000):
             next(stream)

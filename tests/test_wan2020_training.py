@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from oldphoto import checkpoints
 from oldphoto.arrays import FloatImage
 from oldphoto.cli import main
-from oldphoto.training import published
+from oldphoto.training import published, replay
 from oldphoto.training.datasets import Batch, Maker, batches
 
 NETWORKS = ("scratches", "autoencoders", "translation", "faces")
@@ -56,7 +56,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
         return batches(make, size, seed, workers=0)
 
     monkeypatch.setattr(published, "WIDTH", 4)
-    monkeypatch.setattr(published, "batches", here)
+    monkeypatch.setattr(replay, "batches", here)
 
 
 def train(network: str, data: Path, out: Path, *options: str) -> Result:

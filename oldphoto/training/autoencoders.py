@@ -20,7 +20,7 @@ from oldphoto.training.datasets import (
 )
 from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, require_crop, run
 from oldphoto.training.losses import adversarial, charbonnier, kl_divergence
-from oldphoto.training.replay import replayed
+from oldphoto.training.replay import training_batches
 
 NAME = "autoencoders"
 KL_WEIGHT = 1e-5
@@ -57,7 +57,7 @@ def train(settings: Settings, adversarial_weight: float = ADVERSARIAL_WEIGHT) ->
     seed = settings.seed_of_examples(started)
 
     clean = Optimiser([nets.clean], settings.learning_rate)
-    crops = replayed(batches(plain_crops(photos, settings.crop), settings.batch, seed, settings.workers), settings)
+    crops = training_batches(plain_crops(photos, settings.crop), settings, seed)
 
     def save(steps: int, old_net: nn.Module) -> None:
         scores = {"round trip PSNR": round(round_trip(clean.averages[0], held_out), 2)}
@@ -89,8 +89,8 @@ def train(settings: Settings, adversarial_weight: float = ADVERSARIAL_WEIGHT) ->
     adversary = channels_last(LatentDiscriminator(), settings.device)
     critic = Optimiser([adversary], 0.5 * settings.learning_rate)
     ageing, crop_real = translation_examples(photos, textures, settings.crop), plain_crops(real, settings.crop)
-    made = replayed(batches(ageing, max(1, settings.batch // 2), seed + 1, settings.workers), settings)
-    found = replayed(batches(crop_real, settings.batch - settings.batch // 2, seed + 2, settings.workers), settings)
+    made = training_batches(ageing, settings, seed + 1, max(1, settings.batch // 2))
+    found = training_batches(crop_real, settings, seed + 2, settings.batch - settings.batch // 2)
 
     def old_step(progress: float) -> Mapping[str, Tensor]:
         synthetic, genuine = next(made)["photo"], next(found)["photo"]

@@ -16,7 +16,7 @@ from oldphoto.arrays import ByteImage
 from oldphoto.nets.denoiser import DenoiserNet
 from oldphoto.training.datasets import Batch, Example, Maker, batches, load_held_out, load_images, random_crop
 from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, require_crop, run
-from oldphoto.training.replay import replayed
+from oldphoto.training.replay import training_batches
 
 NAME = "denoiser"
 
@@ -63,7 +63,7 @@ def train(settings: Settings) -> None:
     net = channels_last(net, settings.device)
     optimiser = Optimiser([net], settings.learning_rate)
     make = denoising_examples(load_images(settings.data, "photos"), settings.crop)
-    stream = replayed(batches(make, settings.batch, settings.seed_of_examples(started), settings.workers), settings)
+    stream = training_batches(make, settings, settings.seed_of_examples(started))
     check = denoising_examples(load_held_out(settings.data, "photos"), 160, CHECKED)
     held_out = on_device(next(batches(check, 80, 7, workers=0)), settings.device)
 

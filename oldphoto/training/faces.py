@@ -25,7 +25,7 @@ from oldphoto.training.ageing import Severity, age
 from oldphoto.training.datasets import Batch, Example, Maker, batches, load_held_out, load_images, resized, to_float
 from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, run
 from oldphoto.training.losses import PerceptualDistance, adversarial, charbonnier, feature_matching
-from oldphoto.training.replay import replayed
+from oldphoto.training.replay import training_batches
 from oldphoto.translation import Translator
 
 NAME = "faces"
@@ -134,7 +134,7 @@ def train(settings: Settings) -> None:
     identity = channels_last(load_identity_net(), settings.device)
     translator = _translator(settings)
     make = face_examples(aligned(load_images(settings.data, "faces")), translator)
-    stream = replayed(batches(make, settings.batch, settings.seed_of_examples(started), settings.workers), settings)
+    stream = training_batches(make, settings, settings.seed_of_examples(started))
     check = face_examples(aligned(load_held_out(settings.data, "faces")), translator)
     held_out = on_device(next(batches(check, 60, 7, workers=0)), settings.device)
     before = _scores(held_out["photo"], perceptual, identity, held_out)

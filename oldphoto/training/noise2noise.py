@@ -30,7 +30,7 @@ from oldphoto.pyramid import depth, halve
 from oldphoto.training.damage import damage
 from oldphoto.training.datasets import Example, Maker, batches
 from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, require_crop, run
-from oldphoto.training.replay import replayed
+from oldphoto.training.replay import training_batches
 from oldphoto.translation import BASE, Translator, apply_tone
 
 NAME = "translation"
@@ -138,7 +138,7 @@ def train(settings: Settings) -> None:
     before = deepcopy(net).eval().requires_grad_(False)
     optimiser = Optimiser([net], settings.learning_rate)
     make = scan_examples(shown, settings.crop)
-    stream = replayed(batches(make, settings.batch, settings.seed_of_examples(started), settings.workers), settings)
+    stream = training_batches(make, settings, settings.seed_of_examples(started))
     held_out = next(batches(scan_examples(kept, settings.crop), 16, 7, workers=0))["photo"].to(settings.device)
 
     def step(progress: float) -> Mapping[str, Tensor]:

@@ -33,7 +33,6 @@ from oldphoto.training.datasets import (
     Batch,
     Example,
     Maker,
-    batches,
     load_images,
     load_scenes,
     plain_crops,
@@ -51,7 +50,7 @@ from oldphoto.training.losses import (
     feature_matching,
     kl_divergence,
 )
-from oldphoto.training.replay import replayed
+from oldphoto.training.replay import training_batches
 
 WIDTH = 64
 """Channels of the published networks' widest pictures; all other widths are multiples."""
@@ -140,7 +139,7 @@ def _begun(kind: type[nn.Module], name: str, config: Table[str, Any], settings: 
 def _stream(make: Maker, settings: Settings, size: int | None = None) -> Iterator[Batch]:
     """Batches of examples, others in every process and after every resumption."""
     seed = settings.seed_of_examples(time.time())
-    return replayed(batches(make, size or settings.batch, seed, settings.workers), settings)
+    return training_batches(make, settings, seed, size)
 
 
 def _scratches(settings: Settings) -> Task:

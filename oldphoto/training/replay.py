@@ -8,7 +8,7 @@ from threading import Condition, Event, Thread
 
 import torch
 
-from oldphoto.training.datasets import Batch
+from oldphoto.training.datasets import Batch, Maker, batches
 from oldphoto.training.loop import Settings
 
 FILLED = 0.125
@@ -74,8 +74,12 @@ class Replay:
         self._stopped.set()
 
 
-def replayed(stream: Iterator[Batch], settings: Settings) -> Iterator[Batch]:
-    """The stream itself or, with ``settings.replay``, batches drawn from so many of its latest examples."""
+def training_batches(make: Maker, settings: Settings, seed: int, size: int | None = None) -> Iterator[Batch]:
+    """Endless batches of what ``make`` makes: of each example once or, with ``settings.replay``, of the latest many.
+
+    ``size``: of a batch, where it is not that of the settings.
+    """
+    stream = batches(make, size or settings.batch, seed, settings.workers)
     return _drawn(stream, settings) if settings.replay else stream
 
 

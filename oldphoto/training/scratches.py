@@ -17,10 +17,10 @@ from oldphoto.arrays import FloatImage
 from oldphoto.nets.unet import ScratchUNet
 from oldphoto.pyramid import depth
 from oldphoto.scratches import BASE
-from oldphoto.training.datasets import Batch, batches, load_held_out, load_images, load_scenes, scratch_examples
+from oldphoto.training.datasets import Batch, load_held_out, load_images, load_scenes, scratch_examples
 from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, require_crop, run
 from oldphoto.training.losses import dice
-from oldphoto.training.replay import replayed
+from oldphoto.training.replay import training_batches
 
 NAME = "scratches"
 TOLERANCE = 2.0
@@ -100,7 +100,7 @@ def train(settings: Settings) -> None:
     optimiser = Optimiser([net], settings.learning_rate)
     photos, textures = load_scenes(settings.data), load_images(settings.data, "textures", "L")
     make = scratch_examples(photos, textures, settings.crop)
-    stream = replayed(batches(make, settings.batch, settings.seed_of_examples(started), settings.workers), settings)
+    stream = training_batches(make, settings, settings.seed_of_examples(started))
     check = scratch_examples(load_held_out(settings.data, "photos"), textures, 256)
     rng = np.random.default_rng(7)
     examples = [check(rng) for _ in range(60)]

@@ -12,7 +12,7 @@ from oldphoto import checkpoints
 from oldphoto.nets.tone import ToneMap, ToneNet
 from oldphoto.training.datasets import Batch, batches, load_held_out, load_images, load_scenes, tone_examples
 from oldphoto.training.loop import Optimiser, Settings, channels_last, on_device, run
-from oldphoto.training.replay import replayed
+from oldphoto.training.replay import training_batches
 
 NAME = "tone"
 
@@ -29,7 +29,7 @@ def train(settings: Settings) -> None:
     optimiser = Optimiser([net], settings.learning_rate)
     photos, textures = load_scenes(settings.data), load_images(settings.data, "textures", "L")
     make = tone_examples(photos, textures, ToneNet.SIDE)
-    stream = replayed(batches(make, 4 * settings.batch, settings.seed_of_examples(started), settings.workers), settings)
+    stream = training_batches(make, settings, settings.seed_of_examples(started), 4 * settings.batch)
     check = tone_examples(load_held_out(settings.data, "photos"), textures, ToneNet.SIDE)
     held_out = on_device(next(batches(check, 240, 7, workers=0)), settings.device)
 

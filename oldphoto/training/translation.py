@@ -31,7 +31,7 @@ from oldphoto.training.datasets import (
 from oldphoto.training.holes import prefilled
 from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, require_crop, run
 from oldphoto.training.losses import PerceptualDistance, charbonnier
-from oldphoto.training.replay import replayed
+from oldphoto.training.replay import training_batches
 
 NAME = "translation"
 LATENT_SHARE = 0.15
@@ -78,7 +78,7 @@ def train(settings: Settings, on_demand: bool = True) -> None:
     curriculum = Curriculum()
     draw = curriculum.draw if on_demand else Severity.random
     make = translation_examples(photos, textures, settings.crop, draw)
-    stream = replayed(batches(make, settings.batch, settings.seed_of_examples(started), settings.workers), settings)
+    stream = training_batches(make, settings, settings.seed_of_examples(started))
     detector = channels_last(checkpoints.load(ScratchUNet, scratches.NAME, settings.out).eval(), settings.device)
     check = translation_examples(load_held_out(settings.data, "photos"), textures, 192)
     held_out = on_device(next(batches(check, 60, 7, workers=0)), settings.device)
