@@ -6,10 +6,14 @@ pyramid until every hole is covered, then pulled up into the holes only.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+from numpy.typing import NDArray
 
 from oldphoto.arrays import FloatImage, HalfImage
-from oldphoto.pyramid import blend_into, doubled, halve
+from oldphoto.pyramid import blend_into, doubled, halve, to_float
+from oldphoto.sparse import SparsePicture
 
 FAINT = 0.1
 """Masks below this are the noise of a mask saved as JPEG, not a hole."""
@@ -26,25 +30,24 @@ def prefill(picture: FloatImage, mask: FloatImage) -> FloatImage:
     return filled
 
 
-def fill_holes(picture: FloatImage, mask: FloatImage | HalfImage) -> HalfImage:
+def fill_holes(picture: FloatImage, mask: FloatImage | HalfImage) -> SparsePicture:
     """As `prefill`, in place; returns what is hidden now: the picture as it was minus as it is, H × W × 3.
 
     Memory besides that: a third as much as the picture, and half a mask.
     """
-    hidden = np.zeros(picture.shape, np.float16)
-    known = np.asarray(mask < FAINT, np.float16)
-    if known.all() or not known.any():
-        return hidden
-    for rows, pulled in doubled(_coarser(picture, known), picture.shape):
-        holes = known[rows] == 0
-        if holes.any():
-            share = np.clip(mask[rows][holes].astype(np.float32), 0, 1)
+    known = (mask < FAINT).astype(np.float16)
+
+    def filled() -> Iterator[tuple[NDArray[np.bool_], FloatImage]]:
+        for rows, pulled in doubled(_coarser(picture, known), picture.shape):
+            holes = known[rows] == 0
+            share = np.clip(to_float(mask[rows][holes]), 0, 1)
             before = picture[rows][holes]
-            filled = before.copy()
-            blend_into(filled, pulled[holes], (1 - share)[:, None])
-            picture[rows][holes] = filled
-            hidden[rows][holes] = before - filled  # pages of memory in which nothing is hidden are never written
-    return hidden
+            after = before.copy()
+            blend_into(after, pulled[holes], (1 - share)[:, None])
+            picture[rows][holes] = after
+            yield holes, before - after
+
+    return SparsePicture(picture.shape, filled() if known.any() and not known.all() else ())
 
 
 def _coarser(picture: FloatImage, weight: HalfImage) -> FloatImage:

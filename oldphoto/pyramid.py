@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import cv2
 import numpy as np
 import torch
 
 from oldphoto.arrays import FloatImage, HalfImage
+from oldphoto.sparse import SparsePicture
 
 Image = TypeVar("Image", bound=FloatImage | HalfImage)
 
@@ -30,13 +31,19 @@ def to_float(picture: FloatImage | HalfImage) -> FloatImage:
     return np.asarray(torch.from_numpy(picture).float().numpy(), np.float32)
 
 
-def halve(picture: Image, weight: FloatImage | HalfImage | None = None) -> Image:
+@overload
+def halve(picture: Image, weight: FloatImage | HalfImage | None = None) -> Image: ...
+@overload
+def halve(picture: SparsePicture, weight: FloatImage | HalfImage | None = None) -> HalfImage: ...
+def halve(
+    picture: FloatImage | HalfImage | SparsePicture, weight: FloatImage | HalfImage | None = None
+) -> FloatImage | HalfImage:
     """Means of 2 × 2 pixels of ``picture`` (H × W or H × W × C), ⌈H/2⌉ × ⌈W/2⌉; an odd last row or column counts twice.
 
     With ``weight``, H × W, the pixels are multiplied by it first.
     """
     height, width = picture.shape[:2]
-    half = np.empty_like(picture, order="C", shape=((height + 1) // 2, (width + 1) // 2, *picture.shape[2:]))
+    half = np.empty(((height + 1) // 2, (width + 1) // 2, *picture.shape[2:]), picture.dtype)
     for rows in strips(height):
         strip = to_float(picture[rows])
         if weight is not None:

@@ -19,18 +19,19 @@ from torch import Tensor
 from oldphoto.arrays import FloatImage, HalfImage
 from oldphoto.nets.windows import Window
 from oldphoto.pyramid import to_float
+from oldphoto.sparse import SparsePicture
 
 HALF = frozenset({"cuda"})
 """Kinds of devices on which networks may compute in half precision, off by no more than 0.3/255 (measured in float16
 on a processor). By up to 2/255 would be bfloat16, which some processors are fast in."""
 
-_LARGE = 4_000_000
+_LARGE = 5_000_000
 """Pixels of a picture from which on memory matters more than the time to ask the system for it again."""
 
 
 def run_tiled(
     network: Callable[..., Tensor],
-    pictures: tuple[FloatImage | HalfImage, ...],
+    pictures: tuple[FloatImage | HalfImage | SparsePicture, ...],
     out: FloatImage,
     multiple: int,
     device: torch.device,
@@ -62,6 +63,8 @@ def run_tiled(
     tallest = max(bottom - start for (_, bottom, _, _), start in zip(down, starts, strict=True))
     # Allocated once: large arrays that come and go between those of the network scatter the heap.
     held = np.empty((tallest, *out.shape[1:]), np.float32)
+    if height * width >= _LARGE:
+        _return_memory()
     for (top, bottom, above, below), start, end in zip(down, starts, ends, strict=True):
         for left, right, before, after in across:
             tensors = [_tensor(picture, (above, below), (before, after), device) for picture in pictures]
@@ -152,7 +155,10 @@ def _spans(length: int, side: int, margin: int, multiple: int) -> Iterator[tuple
 
 
 def _tensor(
-    picture: FloatImage | HalfImage, rows: tuple[int, int], columns: tuple[int, int], device: torch.device
+    picture: FloatImage | HalfImage | SparsePicture,
+    rows: tuple[int, int],
+    columns: tuple[int, int],
+    device: torch.device,
 ) -> Tensor:
     """A tile as 1 × C × h × w, channels last in memory; beyond its lower and right border a picture is mirrored."""
     height, width = picture.shape[:2]

@@ -19,6 +19,7 @@ from oldphoto.nets.translation import TranslationNet
 from oldphoto.nets.windows import Window
 from oldphoto.prefill import fill_holes
 from oldphoto.pyramid import blend_into, depth, doubled, halve, strips
+from oldphoto.sparse import SparsePicture
 from oldphoto.tiling import run_tiled
 
 BASE = 384
@@ -30,11 +31,12 @@ TILE, MARGIN = 960, 128
 """Sides of a tile and of what it sees of its neighbours, px. With 64 px tiles differ from the whole by up to 10/255,
 with 128 px by 1/255."""
 
-LARGE, SMALL_TILE = 8_000_000, 832
-"""Pixels of a photo from which on its tiles are smaller, and their side, px: the photo needs the memory itself."""
-
 TONE_CHANGE = (0.025, 0.05)
 """Mean changes, of 1, of the thumbnail: up to the first no correction of tone is made, from the second on all of it."""
+
+
+Damage = tuple[FloatImage | HalfImage, SparsePicture | HalfImage]
+"""A mask, and what prefilling hid."""
 
 
 class Translator:
@@ -48,7 +50,7 @@ class Translator:
         net = rearranged(checkpoints.load(TranslationNet, "translation", checkpoints_folder))
         self.net = net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.tone = checkpoints.load(ToneNet, "tone", checkpoints_folder).eval().to(self.device)
-        self.tile = tile
+        self.tile = tile or TILE
 
     def translate(
         self, rgb: FloatImage, mask: FloatImage | HalfImage | None = None, strength: float = 1.0, in_place: bool = False
@@ -65,13 +67,10 @@ class Translator:
         correct = _tone_correction(tone, share, picture.shape)
         for rows in strips(len(picture)):
             toned = correct(rows, picture[rows])
-            if damage and share:
-                hidden = damage[1][rows]
-                holes = hidden.any(2)
-                if holes.any():
-                    hidden[holes] = (correct(rows, picture[rows] + hidden) - toned)[holes]
+            if damage and share and (hidden := damage[1][rows]).any():
+                damage[1].replace(rows, correct(rows, picture[rows] + hidden) - toned)
             picture[rows] = toned
-        self._repair(picture, damage, self.tile or (SMALL_TILE if picture.size > 3 * LARGE else TILE))
+        self._repair(picture, damage)
         for rows in strips(len(picture)):
             np.clip(picture[rows], 0, 1, out=picture[rows])
             if picture is not rgb:
@@ -92,18 +91,18 @@ class Translator:
         share = min(max((change - none) / (full - none), 0.0), 1.0)
         return ToneMap(tone.curve.cpu(), tone.matrix.cpu(), tone.gain.cpu(), tone.offset.cpu()), share
 
-    def _repair(self, picture: FloatImage, damage: tuple[FloatImage | HalfImage, HalfImage] | None, tile: int) -> None:
-        """Local repair from coarse to fine, in place. ``damage``: the mask, and what prefilling hid."""
+    def _repair(self, picture: FloatImage, damage: Damage | None) -> None:
+        """Local repair from coarse to fine, in place."""
         if depth(picture.shape, BASE):
             change = halve(picture)
             # A hairline covers half of a coarse pixel, and is damage there all the same.
-            self._repair(change, damage and (np.minimum(2 * halve(damage[0]), 1), halve(damage[1])), tile)
+            self._repair(change, damage and (np.minimum(2 * halve(damage[0]), 1), halve(damage[1])))
             change -= halve(picture)
             for rows, strip in doubled(change, picture.shape):
                 picture[rows] += strip
             del change
         network, pictures = (self.net, (picture, *damage)) if damage else (self._undamaged, (picture,))
-        run_tiled(network, pictures, picture, self.net.multiple, self.device, tile, MARGIN, cuts=True, half=True)
+        run_tiled(network, pictures, picture, self.net.multiple, self.device, self.tile, MARGIN, cuts=True, half=True)
 
     def _undamaged(self, picture: Tensor, wanted: Window) -> Tensor:
         nothing = torch.zeros_like(picture)

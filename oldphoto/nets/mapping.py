@@ -52,25 +52,25 @@ class PartialNonLocal(nn.Module):
 
     def _attended(self, queries: Tensor, keys_values: Tensor, trust: Tensor) -> Tensor:
         """What is found for the queries of whole groups; of all else, the halo around them is given, too."""
-        n, channels, height, width = queries.shape
-        rows, columns = height // self.block, width // self.block
-        window = self.block + 2 * self.halo
+        n, rows, columns = len(queries), queries.shape[2] // self.block, queries.shape[3] // self.block
 
-        def windows(x: Tensor, side: int) -> Tensor:
-            return x.unfold(2, side, self.block).unfold(3, side, self.block).flatten(4)
+        def windows(
+            x: Tensor, side: int, heads: int
+        ) -> Tensor:  # N × C × H × W -> (N rows columns) × heads × cells × …
+            x = x.unfold(2, side, self.block).unfold(3, side, self.block)
+            x = x.view(n, heads, -1, *x.shape[2:]).permute(0, 3, 4, 1, 5, 6, 2)
+            return x.reshape(n * rows * columns, heads, side**2, -1)
 
-        def split(x: Tensor) -> Tensor:  # N × C × rows × columns × cells -> (N rows columns) × heads × cells × C/heads
-            x = x.view(n, self.heads, -1, rows, columns, x.shape[-1]).permute(0, 3, 4, 1, 5, 2)
-            return x.reshape(n * rows * columns, self.heads, x.shape[-2], x.shape[-1])
-
-        keys, values = windows(keys_values, window).chunk(2, 1)
-        intact = windows(trust, window).permute(0, 2, 3, 1, 4).reshape(n * rows * columns, 1, 1, window * window)
+        wide = self.block + 2 * self.halo
+        keys, values = (windows(x, wide, self.heads) for x in keys_values.chunk(2, 1))
         # The log of the intact share lets a half-damaged cell count half; the floor keeps a fully damaged
         # neighbourhood defined (it then attends evenly to nothing useful, and the merge learns to ignore it).
-        bias = (self.position + intact.clamp_min(1e-30).log()).to(keys.dtype)
-        found = F.scaled_dot_product_attention(split(windows(queries, self.block)), split(keys), split(values), bias)
-        found = found.transpose(2, 3).reshape(n, rows, columns, channels, self.block, self.block)
-        return found.permute(0, 3, 1, 4, 2, 5).reshape(n, channels, height, width)
+        bias = self.position + windows(trust, wide, 1).clamp_min(1e-30).log().transpose(2, 3)
+        found = F.scaled_dot_product_attention(
+            windows(queries, self.block, self.heads), keys, values, bias.to(keys.dtype)
+        )
+        found = found.reshape(n, rows, columns, self.heads, self.block, self.block, -1)
+        return found.permute(0, 3, 6, 1, 4, 2, 5).reshape(queries.shape)
 
 
 class Mapping(nn.Module):
