@@ -64,12 +64,13 @@ class Translator:
         picture = rgb if in_place and strength == 1 and usable else np.array(rgb, np.float32, order="C")
         damage = None if mask is None or not mask.any() else (mask, fill_holes(picture, mask))
         tone, share = self.estimate_tone(picture)
-        correct = _tone_correction(tone, share, picture.shape)
-        for rows in strips(len(picture)):
-            toned = correct(rows, picture[rows])
-            if damage and share and (hidden := damage[1][rows]).any():
-                damage[1].replace(rows, correct(rows, picture[rows] + hidden) - toned)
-            picture[rows] = toned
+        if share:
+            correct = _tone_correction(tone, share, picture.shape)
+            for rows in strips(len(picture)):
+                toned = correct(rows, picture[rows])
+                if damage and (hidden := damage[1][rows]).any():
+                    damage[1].replace(rows, correct(rows, picture[rows] + hidden) - toned)
+                picture[rows] = toned
         self._repair(picture, damage)
         for rows in strips(len(picture)):
             np.clip(picture[rows], 0, 1, out=picture[rows])
@@ -113,7 +114,7 @@ class Translator:
 def apply_tone(tone: ToneMap, picture: FloatImage, share: float = 1.0) -> None:
     """Correct the tone of a picture, H × W × 3, in place, by a share; values may leave [0, 1] a little."""
     correct = _tone_correction(tone, share, picture.shape)
-    for rows in strips(len(picture)):
+    for rows in strips(len(picture) if share else 0):
         picture[rows] = correct(rows, picture[rows])
 
 
@@ -122,8 +123,6 @@ def _tone_correction(tone: ToneMap, share: float, shape: tuple[int, ...]) -> Cal
     down, across = _interpolation(shape[0]), _interpolation(shape[1])
 
     def correct(rows: slice, strip: FloatImage) -> FloatImage:
-        if share == 0:
-            return strip
         gain, offset = (down[rows] @ cells @ across.T for cells in (tone.gain, tone.offset))
         tensor = torch.from_numpy(strip).permute(2, 0, 1)[None]
         corrected = tone.apply(tensor, (gain, offset))
