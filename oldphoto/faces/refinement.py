@@ -24,10 +24,6 @@ from oldphoto.nets.facegan import FaceNet
 
 _NAME = "faces"
 
-_CAUTION = np.float32(0.85)
-"""Share of the bundled network's change that is made: the rest would make faces a tenth better on average, and more of
-them less like the person."""
-
 MODEL_SIDE = 512
 """Side of the square that published face restorers take, px."""
 
@@ -63,7 +59,7 @@ class FaceRefiner:
     def refine(self, crop: FloatImage) -> FloatImage:
         """The refined face of a canonical crop, CROP × CROP × 3 in [0, 1]."""
         if self._model is None:
-            refined = crop + _CAUTION * (self._run(self.net, crop) - crop)
+            refined = self._run(self.net, crop)
         else:
             framed = _warped(crop, _TO_MODEL, MODEL_SIDE)
             change = np.subtract(self._run(self._model, framed), framed)

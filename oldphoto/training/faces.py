@@ -34,8 +34,8 @@ ADVERSARY_FROM = 0.6
 
 ADVERSARIAL_WEIGHT = 0.01
 MATCHING_WEIGHT = 0.05
-PERCEPTUAL_WEIGHT = 0.4
-IDENTITY_WEIGHT = 0.3
+PERCEPTUAL_WEIGHT = 0.8
+IDENTITY_WEIGHT = 1.2
 
 WHOLE_EVERY = 4
 """Of so many steps one sees whole faces, and who they show; the others two windows of each, for a third of the cost."""
@@ -46,7 +46,7 @@ WINDOW = 128
 SIDES = (32, 1.5 * CROP)
 """Pixels that the canonical crop has in the photo: faces of 20 px, and those larger than the crop."""
 
-TRANSLATED_SHARE = 0.7
+TRANSLATED_SHARE = 0.85
 """Share of the examples that went through the translation, as all faces will; the others make up for its changing."""
 
 UNTOUCHED_SHARE = 0.12
