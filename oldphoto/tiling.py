@@ -63,9 +63,10 @@ def run_tiled(
     tallest = max(bottom - start for (_, bottom, _, _), start in zip(down, starts, strict=True))
     # Allocated once: large arrays that come and go between those of the network scatter the heap.
     held = np.empty((tallest, *out.shape[1:]), np.float32)
+    large = height * width >= _LARGE
     for (top, bottom, above, below), start, end in zip(down, starts, ends, strict=True):
         for column, (left, right, before, after) in enumerate(across):
-            if column < 2 and height * width >= _LARGE:
+            if large and column < 2:
                 _return_memory()  # these are not of the size of those before: their pieces do not fit where those were
             tensors = [_tensor(picture, (above, below), (before, after), device) for picture in pictures]
             window = Window(top - above, bottom - above, left - before, right - before)
@@ -77,7 +78,7 @@ def run_tiled(
         out[start:end] = held[: end - start]
         kept = held[end - start : bottom - start]
         held[: len(kept)] = kept
-    if height * width >= _LARGE:
+    if large:
         _return_memory()
 
 

@@ -113,9 +113,10 @@ class Translator:
 
 def apply_tone(tone: ToneMap, picture: FloatImage, share: float = 1.0) -> None:
     """Correct the tone of a picture, H × W × 3, in place, by a share; values may leave [0, 1] a little."""
-    correct = _tone_correction(tone, share, picture.shape)
-    for rows in strips(len(picture) if share else 0):
-        picture[rows] = correct(rows, picture[rows])
+    if share:
+        correct = _tone_correction(tone, share, picture.shape)
+        for rows in strips(len(picture)):
+            picture[rows] = correct(rows, picture[rows])
 
 
 def _tone_correction(tone: ToneMap, share: float, shape: tuple[int, ...]) -> Callable[[slice, FloatImage], FloatImage]:

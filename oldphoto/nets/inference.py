@@ -44,12 +44,10 @@ class FusedBlock(nn.Module):
             onednn = torch.ops.mkldnn
             inner = onednn._convolution_pointwise(x, *_arguments(self.first), "relu", [], "")
             after = "relu" if self.rectified else None
-            sum_: Tensor = onednn._convolution_pointwise_(
-                x, inner, *_arguments(self.second), "add", 1.0, after, [], None
-            )
-            return sum_
-        output = x.add_(self.second(self.first(x).relu_()))
-        return output.relu_() if self.rectified else output
+            onednn._convolution_pointwise_(x, inner, *_arguments(self.second), "add", 1.0, after, [], None)
+            return x
+        x.add_(self.second(self.first(x).relu_()))
+        return x.relu_() if self.rectified else x
 
 
 def _arguments(layer: nn.Conv2d) -> tuple[object, ...]:

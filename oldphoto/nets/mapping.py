@@ -54,9 +54,8 @@ class PartialNonLocal(nn.Module):
         """What is found for the queries of whole groups; of all else, the halo around them is given, too."""
         n, rows, columns = len(queries), queries.shape[2] // self.block, queries.shape[3] // self.block
 
-        def windows(
-            x: Tensor, side: int, heads: int
-        ) -> Tensor:  # N × C × H × W -> (N rows columns) × heads × cells × …
+        def windows(x: Tensor, side: int, heads: int) -> Tensor:
+            # N × C × H × W -> (N rows columns) × heads × cells × C/heads
             x = x.unfold(2, side, self.block).unfold(3, side, self.block)
             x = x.view(n, heads, -1, *x.shape[2:]).permute(0, 3, 4, 1, 5, 6, 2)
             return x.reshape(n * rows * columns, heads, side**2, -1)
