@@ -32,29 +32,29 @@ def blend(rgb: FloatImage, face: Face, refined: FloatImage) -> FloatImage:
     return blend_all(rgb, [(face, refined)])
 
 
-def blend_all(rgb: FloatImage, faces: Sequence[tuple[Face, FloatImage]]) -> FloatImage:
-    """Return a copy of a photo, H × W × 3, with the refined canonical crops of its faces in place.
+def blend_all(rgb: FloatImage, faces: Sequence[tuple[Face, FloatImage]], in_place: bool = False) -> FloatImage:
+    """Return a photo, H × W × 3, with the refined canonical crops of its faces in place: a copy, or itself changed.
 
     What is put back is the *change* that refinement made, through the inverse of the alignment: detail of the photo
     that is finer than the crop stays. The change is made free of any overall shift of colour first. Where faces
     overlap, each is changed as its own crop says, and the line between them is as soft as the masks are. Grain that a
     refinement took, and that lies on the photo around the face, is laid over the face anew.
     """
-    blended = rgb.copy()
     placed = [_placed(rgb, face, refined) for face, refined in faces]
-    claimed = np.zeros(rgb.shape[:2], np.float32) if len(placed) > 1 else None
-    if claimed is not None:
+    if len(placed) > 1:
+        claimed = np.zeros(rgb.shape[:2], np.float32)
         for (left, top, right, bottom), _, mask in placed:
             claimed[top:bottom, left:right] += mask
-    for (left, top, right, bottom), change, mask in placed:
-        if claimed is not None:
+        for (left, top, right, bottom), change, mask in placed:
             share = 1 / np.maximum(claimed[top:bottom, left:right], 1)  # where masks add up to more than one
             change *= share[..., None]
             mask *= share
-        piece = blended[top:bottom, left:right]
+    for (left, top, right, bottom), change, mask in placed:  # all of them before the photo changes
         before = rgb[top:bottom, left:right]
-        piece += change
-        piece += _lost_grain(before, before + change, mask)[..., None]
+        change += _lost_grain(before, before + change, mask)[..., None]
+    blended = rgb if in_place else rgb.copy()
+    for (left, top, right, bottom), change, _ in placed:
+        blended[top:bottom, left:right] += change
     for (left, top, right, bottom), _, _ in placed:
         piece = blended[top:bottom, left:right]
         np.clip(piece, 0, 1, out=piece)

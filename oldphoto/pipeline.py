@@ -138,7 +138,7 @@ class Restorer:
         return Restoration(restored, mask, faces, seconds, warnings)
 
     def _refine(self, rgb: FloatImage, faces: tuple[Face, ...]) -> tuple[FloatImage, tuple[str, ...]]:
-        """The photo with its faces refined as far as they stay who they are, and what to say of the others."""
+        """The photo, its faces refined in place as far as they stay who they are, and what to say of the others."""
         assert self.refiner is not None and self.guard is not None
         wanted = np.float32(self.options.strength * (1 - self.options.face_fidelity))
         if wanted == 0:
@@ -150,7 +150,7 @@ class Restorer:
             shares.append(self.guard.share(crop, crop + change))
             if shares[-1] > 0:
                 pairs.append((face, crop + np.float32(shares[-1]) * change))
-        return blend_all(rgb, pairs), _told(shares)
+        return blend_all(rgb, pairs, in_place=True), _told(shares)
 
 
 def restore(rgb: FloatImage, mask: FloatImage | None = None, options: RestoreOptions | None = None) -> FloatImage:

@@ -324,6 +324,7 @@ def _serve(pipe: Connection, folder: str, make_work: Callable[[], Work], threads
         said = short if is_out_of_memory(error) else f"unexpected {type(error).__name__}: {error}"
         pipe.send(WorkerError(said, traceback.format_exc()))
         return
+    gc.freeze()  # nor will they ever be: the collector need not look at them
     gc.enable()
     pipe.send("ready")
     with contextlib.suppress(EOFError):

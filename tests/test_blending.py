@@ -198,6 +198,19 @@ def test_the_order_of_faces_does_not_matter(photo: Photo) -> None:
     np.testing.assert_allclose(blend_all(picture, pairs)[:160, :160], alone[:160, :160], atol=1e-5)
 
 
+def test_a_photo_changes_only_where_that_is_asked_for(photo: Photo) -> None:
+    """In place the same comes out, in the photo's own memory, overlapping faces or not; else the photo stays."""
+    picture = muted(photo("astronaut"))
+    faces = [face_of(0.8, 0, (250, 250)), face_of(0.8, 0, (280, 250)), face_of(0.4, 0, (100, 100))]
+    pairs = [(face, crop_face(picture, face) + waves(48)) for face in faces]
+    before = picture.copy()
+    blended = blend_all(picture, pairs)
+    np.testing.assert_array_equal(picture, before)
+    changed = blend_all(picture, pairs, in_place=True)
+    assert changed is picture
+    np.testing.assert_array_equal(changed, blended)
+
+
 # --- grain -----------------------------------------------------------------------------------------------------------
 
 

@@ -83,7 +83,7 @@ class FaceFinder:
     def _search_hog(self, rgb: FloatImage) -> list[Face]:
         long_side = max(rgb.shape[:2])
         factor = min(max(SEARCH_SIDE / long_side, 1.0), LARGEST_SIDE / long_side, self._magnify)
-        gray = _to_bytes(_resized(_stretched(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.float32)), factor))
+        gray = _to_bytes(_stretched(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.float32), factor))
         searches = ((gray, self._hog), (_calm_and_even(gray, _GRAIN * factor), self._other_hog))
         # dlib lets go of the interpreter; OpenCV knows how many threads this process may have.
         with ThreadPoolExecutor(min(len(searches), cv2.getNumThreads())) as pool:
@@ -139,10 +139,13 @@ class FaceFinder:
         return False
 
 
-def _stretched(gray: FloatImage) -> FloatImage:
-    """A picture whose values fill [0, 1]: landmarks are lost in a faint or dark one."""
+def _stretched(gray: FloatImage, factor: float) -> FloatImage:
+    """A picture, ``factor`` times as large, whose values fill [0, 1]: landmarks are lost in a faint or dark one."""
     low, high = np.percentile(gray[::4, ::4], (0.5, 99.5))
-    return np.asarray((gray - low) / max(high - low, 0.05), np.float32)
+    resized = _resized(gray, factor)
+    resized -= np.float32(low)
+    resized /= np.float32(max(high - low, 0.05))
+    return resized
 
 
 def _calm_and_even(gray: ByteImage, sigma: float) -> ByteImage:
