@@ -37,6 +37,9 @@ MATCHING_WEIGHT = 0.05
 PERCEPTUAL_WEIGHT = 0.8
 IDENTITY_WEIGHT = 1.2
 
+ESTRANGED_WEIGHT = 3.0
+"""Of what a face lost of who it shows: a refinement that makes one face another's is worse than one that helps none."""
+
 WHOLE_EVERY = 4
 """Of so many steps one sees whole faces, and who they show; the others two windows of each, for a third of the cost."""
 
@@ -153,10 +156,13 @@ def train(settings: Settings) -> None:
         if whole:
             # The descriptors are taken a little beside the place, elsewhere each time: no pattern can be made to fit.
             shift = [int(value) for value in places.integers(-5, 6, 2)]
-            ours, theirs = (descriptors(identity, picture.roll(shift, (2, 3))) for picture in seen.values())
-            stranger = (ours - theirs).square().sum(1).mean()
-            loss = loss + IDENTITY_WEIGHT * stranger
-            measured["identity"] = WHOLE_EVERY * stranger.detach()
+            pictures = (output, batch["clean"], batch["photo"])
+            ours, theirs, unrefined = (descriptors(identity, picture.roll(shift, (2, 3))) for picture in pictures)
+            stranger = (ours - theirs).square().sum(1)
+            estranged = (stranger - (unrefined - theirs).square().sum(1)).relu()
+            loss = loss + IDENTITY_WEIGHT * stranger.mean() + ESTRANGED_WEIGHT * estranged.mean()
+            measured["identity"] = WHOLE_EVERY * stranger.mean().detach()
+            measured["estranged"] = WHOLE_EVERY * estranged.mean().detach()
             seen = _windows(seen, places)
         error = charbonnier(_middle(output), _middle(batch["clean"])) if whole else charbonnier(*seen.values())
         with autocast(settings):
