@@ -18,6 +18,8 @@ its coarse structure is taken back in proportion."""
 _GRAIN_LEVELS = 3
 """Grain is measured and given back at the photo's resolution, at a half and at a quarter of it."""
 
+_LARGEST_GRAIN = 2.5
+"""Of grain, in its standard deviations."""
 
 _EYES, _NOSE = CANONICAL[:4].mean(0), CANONICAL[4]
 _CENTRE, _RADII = CROP * np.array([0.5, 0.53]), CROP * np.array([0.40, 0.43])
@@ -114,30 +116,53 @@ def _unwarped(layers: FloatImage, face: Face, left: int, top: int, shape: tuple[
 
 
 def _lost_grain(before: FloatImage, after: FloatImage, mask: FloatImage) -> FloatImage:
-    """Grain, h × w, for what refinement took of it: a photo keeps one grain all over.
+    """Grain, h × w, that refinement took and that shall lie on the face again: a photo keeps one grain all over.
 
     Only what lay on the face *and* lies around it is grain; fine detail of either alone is not. It is measured at
-    several scales, so that its coarseness comes out right as well as its strength.
+    several scales, so that its coarseness comes out right as well as its strength. What is given back is the photo's
+    own: other grain as strong would make small faces less like the person.
     """
-    inside, outside = (mask > 0.6).astype(np.float32), (mask < 0.05).astype(np.float32)
-    old, new = before @ LUMA, after @ LUMA
-    missing = []
+    steps = 2**_GRAIN_LEVELS
+    beyond = [(0, -side % steps) for side in mask.shape]
+    old, new = (np.pad(picture @ LUMA, beyond, mode="edge") for picture in (before, after))
+    inside, outside = (np.pad(where, beyond).astype(np.float32) for where in (mask > 0.6, mask < 0.05))
+    levels = []
     for _ in range(_GRAIN_LEVELS):
-        around, had, has = _noise(old, outside), _noise(old, inside), _noise(new, inside)
-        missing.append(np.sqrt(np.maximum(np.minimum(around, had) ** 2 - has**2, 0)))
+        around, had, has, took = (
+            _noise(old, outside),
+            _noise(old, inside),
+            _noise(new, inside),
+            _noise(old - new, inside),
+        )
+        missing = np.sqrt(np.maximum(np.minimum(around, had) ** 2 - has**2, 0))
+        share = np.minimum(missing / np.maximum(took, 1e-6), 1)
+        most = _LARGEST_GRAIN * took[:, None, None]  # beyond, it was no grain that was taken
+        levels.append(share[:, None, None] * np.clip(_details(old - new), -most, most))
         old, new, inside, outside = (halve(layer) for layer in (old, new, inside, outside))
-    return _grain(mask.shape, missing) * mask if np.any(missing) else np.zeros_like(mask)
+    grain = np.zeros_like(old)
+    for details in reversed(levels):
+        finer = grain[..., None, None] + np.einsum("khw,kij->hwij", details, _HAAR)
+        grain = finer.swapaxes(1, 2).reshape(2 * grain.shape[0], 2 * grain.shape[1])
+    return np.asarray(grain[: mask.shape[0], : mask.shape[1]] * mask, np.float32)
+
+
+_CALM_SIZE = 0.66
+"""What a quarter of the means of nine absolute values of the standard normal distribution stay below."""
 
 
 def _noise(picture: FloatImage, where: FloatImage) -> FloatImage:
     """The standard deviations of noise in the finest Haar details of a picture where ``where`` is 1; 0 if nowhere.
 
-    From their medians (Donoho & Johnstone, 1994), which edges hardly move: across, along and diagonal.
+    From their mean sizes in the calmest quarter of small neighbourhoods: noise lies on cheeks as well as on hair and
+    lashes, whose detail is none. (The median of all of them, Donoho & Johnstone, 1994, took curls for grain.) Across,
+    along and diagonal.
     """
-    chosen = _details(picture)[:, _blocks(where).min((2, 3)) > 0.99]
-    if chosen.shape[1] < 32:
+    inside = cv2.copyMakeBorder((_blocks(where).min((2, 3)) > 0.99).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
+    whole = cv2.erode(inside, np.ones((3, 3), np.uint8))[1:-1, 1:-1] > 0
+    if whole.sum() < 32:
         return np.zeros(3, np.float32)
-    return np.asarray(np.median(np.abs(chosen), 1) / 0.6745, np.float32)
+    sizes = np.stack([cv2.blur(np.abs(layer), (3, 3)) for layer in _details(picture)])
+    return np.asarray(np.quantile(sizes[:, whole], 0.25, 1) / _CALM_SIZE, np.float32)
 
 
 def _blocks(picture: FloatImage) -> FloatImage:
@@ -153,15 +178,3 @@ _HAAR = np.array([[[1, -1], [1, -1]], [[1, 1], [-1, -1]], [[1, -1], [-1, 1]]], n
 def _details(picture: FloatImage) -> FloatImage:
     """The three details of the finest level of the Haar transform, 3 × H/2 × W/2."""
     return np.asarray(np.einsum("hwij,kij->khw", _blocks(picture), _HAAR), np.float32)
-
-
-def _grain(shape: tuple[int, ...], levels: Sequence[FloatImage]) -> FloatImage:
-    """Noise whose Haar details have the given standard deviations, at full resolution, at a half, and so on."""
-    rng = np.random.default_rng(0)  # the same photo gives the same pixels
-    steps = 2 ** len(levels)
-    grain = np.zeros([-(-side // steps) for side in shape], np.float32)
-    for strengths in reversed(levels):
-        details = strengths[:, None, None] * rng.standard_normal((3, *grain.shape), dtype=np.float32)
-        finer = grain[..., None, None] + np.einsum("khw,kij->hwij", details, _HAAR)
-        grain = finer.swapaxes(1, 2).reshape(2 * grain.shape[0], 2 * grain.shape[1])
-    return np.asarray(grain[: shape[0], : shape[1]], np.float32)
