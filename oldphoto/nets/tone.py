@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oldphoto.nets.blocks import Downsample, ResidualBlock, start_at_zero
+from oldphoto.nets.efficientnet import Context
 
 KNOTS = 9
 """Points of the tone curve, evenly spaced over [0, 1]."""
@@ -57,13 +58,14 @@ class ToneMap:
 class ToneNet(nn.Module):
     """From thumbnails, N × 3 × SIDE × SIDE in [0, 1], to tone maps; the identity before training.
 
-    The whole photograph is squeezed into the square: tone does not care about shapes. Besides the picture the
-    network sees its quantiles and the picture with its levels stretched between two of them. Its curves are a mix of
-    such stretches, of each channel alone and of all alike, and a remainder: a division by the range of tones is what a
-    small network learns worst and a photograph needs most.
+    The whole photograph is squeezed into the square: tone does not care about shapes. Besides the picture, at half the
+    size, the network sees its quantiles and the picture with its levels stretched between two of them. Its curves are a
+    mix of such stretches, of each channel alone and of all alike, and a remainder: a division by the range of tones is
+    what a small network learns worst and a photograph needs most. It is told what the photograph shows, for how bright
+    things are depends on what they are.
     """
 
-    SIDE = 64
+    SIDE = 128
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -77,6 +79,11 @@ class ToneNet(nn.Module):
             ResidualBlock(3 * width),
             ResidualBlock(3 * width),
         )
+        self.context = Context()
+        self.of_things = nn.Sequential(nn.Linear(Context.CHANNELS, 64), nn.ReLU(), start_at_zero(nn.Linear(64, 128)))
+        self.at_things = nn.Sequential(
+            nn.Conv2d(Context.CHANNELS, 32, 1), nn.ReLU(), start_at_zero(nn.Conv2d(32, 4, 1))
+        )
         self.field = start_at_zero(nn.Conv2d(5 * width, 4, 1))
         pooled = 6 * width + 3 * len(QUANTILES)
         self.summary = nn.Sequential(
@@ -87,15 +94,20 @@ class ToneNet(nn.Module):
         self.matrix = start_at_zero(nn.Linear(2 * width, 9))
 
     def forward(self, thumbnail: Tensor) -> ToneMap:
+        half = F.avg_pool2d(thumbnail, 2)
         levels = torch.tensor(QUANTILES, dtype=thumbnail.dtype, device=thumbnail.device)
-        quantiles = torch.quantile(thumbnail.flatten(2), levels, dim=2).permute(1, 2, 0)
+        quantiles = torch.quantile(half.flatten(2), levels, dim=2).permute(1, 2, 0)
         black, white = quantiles[..., :1, None], quantiles[..., -1:, None]
-        stretched = _stretch(thumbnail, black, white).clamp(0, 1)
-        features = self.body(torch.cat([thumbnail, stretched], 1) - 0.5)
+        stretched = _stretch(half, black, white).clamp(0, 1)
+        features = self.body(torch.cat([half, stretched], 1) - 0.5)
         pooled = torch.cat([features.mean((2, 3)), features.amax((2, 3)), quantiles.flatten(1)], 1)
-        summary = self.summary(pooled)
+        even = _stretch(thumbnail, black.amin(1, keepdim=True), white.amax(1, keepdim=True)).clamp(0, 1)
+        things = self.context(even)  # whatever their contrast
+        told = self.summary[:2](pooled) + self.of_things(things.mean((2, 3)))
+        summary = self.summary[2:](told)
         spread = F.adaptive_avg_pool2d(features, FIELD)
         local = self.field(torch.cat([spread, summary[..., None, None].expand(-1, -1, FIELD, FIELD)], 1))
+        local = local + ToneMap.field(self.at_things(things), local.shape[-2:])
         identity = torch.linspace(0, 1, KNOTS, device=thumbnail.device).expand(len(thumbnail), 3, -1)
         stretches = torch.stack([_stretch(identity, *ends) for ends in _levels(quantiles)], 1)
         mixed = torch.einsum("nk,nkcp->ncp", self.mix(summary), stretches - identity[:, None])
@@ -109,17 +121,15 @@ class ToneNet(nn.Module):
     def of_mirrored(self, thumbnail: Tensor) -> ToneMap:
         """The mean of the maps of a thumbnail and its three mirror images: part of what each of them says is chance."""
         axes = ((), (3,), (2,), (2, 3))
-        maps = [self(thumbnail.flip(mirrored)) for mirrored in axes]
+        tone = self(torch.cat([thumbnail.flip(mirrored) for mirrored in axes]))
 
-        def mean(values: Iterable[Tensor]) -> Tensor:
-            return torch.stack(list(values)).mean(0)
+        def mean(values: Tensor) -> Tensor:
+            return torch.stack(values.chunk(len(axes))).mean(0)
 
-        return ToneMap(
-            mean(tone.curve for tone in maps),
-            mean(tone.matrix for tone in maps),
-            mean(tone.gain.flip(mirrored) for tone, mirrored in zip(maps, axes, strict=True)),
-            mean(tone.offset.flip(mirrored) for tone, mirrored in zip(maps, axes, strict=True)),
-        )
+        def unmirrored(fields: Tensor) -> Tensor:
+            return torch.cat([part.flip(a) for part, a in zip(fields.chunk(len(axes)), axes, strict=True)])
+
+        return ToneMap(mean(tone.curve), mean(tone.matrix), mean(unmirrored(tone.gain)), mean(unmirrored(tone.offset)))
 
 
 def _levels(quantiles: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -9,11 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oldphoto.nets.blocks import Downsample, NormalisedBlock, Upsample
+from oldphoto.nets.blocks import Downsample, NormalisedBlock, Upsample, start_at_zero
+from oldphoto.nets.efficientnet import Context
 from oldphoto.nets.windows import Window
 
 BAND = 448
 """Rows whose finest features are decoded at a time, at most: they are the largest."""
+
+
+CONTEXT_LEVEL = 3
+"""The level of the encoder, at 1/16, that is told what the picture shows."""
 
 
 class ScratchUNet(nn.Module):
@@ -25,7 +30,8 @@ class ScratchUNet(nn.Module):
     such multiples too.
 
     The network sees some two hundred pixels far. By the hint it takes part in what was seen of the whole picture: that
-    a white surface is a torn corner, and not a wall.
+    a white surface is a torn corner, and not a wall. Of a picture that is small, and thus whole, it is also told what
+    it shows, where that is ``told``.
     """
 
     def __init__(self, widths: Sequence[int] = (24, 48, 80, 112, 144), blocks: Sequence[int] = (1, 1, 2, 3, 6)) -> None:
@@ -37,16 +43,21 @@ class ScratchUNet(nn.Module):
             for width, count in zip(widths, blocks, strict=True)
         )
         self.downs = nn.ModuleList(Downsample(a, b) for a, b in pairwise(widths))
+        self.context = Context()
+        self.of_things = start_at_zero(nn.Conv2d(Context.CHANNELS, widths[CONTEXT_LEVEL], 1))
         self.ups = nn.ModuleList(Upsample(b, a) for a, b in pairwise(widths))
         self.decoders = nn.ModuleList(NormalisedBlock(width) for width in widths[:-1])
         self.head = nn.Sequential(nn.Conv2d(widths[0], 4, 3, padding=1), nn.PixelShuffle(2))
 
-    def forward(self, picture: Tensor, hint: Tensor, wanted: Window | None = None) -> Tensor:
+    def forward(self, picture: Tensor, hint: Tensor, wanted: Window | None = None, told: bool = False) -> Tensor:
         features = self.encoders[0](self.stem(torch.cat([picture - 0.5, hint], 1)))
         skips = []
-        for down, encoder in zip(self.downs, self.encoders[1:], strict=False):
+        for level, (down, encoder) in enumerate(zip(self.downs, self.encoders[1:], strict=True), 1):
             skips.append(features)
-            features = encoder(down(features))
+            features = down(features)
+            if told and level == CONTEXT_LEVEL:
+                features = features + self.of_things(self.context(picture))
+            features = encoder(features)
         seen = whole = Window.whole(picture)
         wanted = wanted or whole
         for level in reversed(range(1, len(skips))):
@@ -78,5 +89,5 @@ class ScratchUNet(nn.Module):
             return torch.zeros_like(picture[:, :1])
         half = F.avg_pool2d(picture, 2)
         half = F.pad(half, (0, -width % self.multiple, 0, -height % self.multiple), "reflect")
-        seen = self(half, self.hint(half, halvings - 1)).sigmoid()
+        seen = self(half, self.hint(half, halvings - 1), told=True).sigmoid()
         return F.interpolate(seen[..., :height, :width], scale_factor=2.0, mode="bilinear", align_corners=False)

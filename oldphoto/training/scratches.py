@@ -18,6 +18,7 @@ from oldphoto.nets.unet import ScratchUNet
 from oldphoto.pyramid import depth
 from oldphoto.scratches import BASE
 from oldphoto.training.datasets import Batch, load_held_out, load_images, load_scenes, scratch_examples
+from oldphoto.training.imagenet import knowing
 from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, require_crop, run
 from oldphoto.training.losses import dice
 from oldphoto.training.replay import training_batches
@@ -37,6 +38,9 @@ SMALL_SHARE = 0.25
 
 HALVINGS = (0.25, 0.5, 0.25)
 """Shares of the batches with a hint from no smaller picture, from that of half the size, and from two."""
+
+TOLD_SHARE = 0.6
+"""Share of the batches of which the network is told what they show, as it is of small copies of a photo."""
 
 SHOWN_AGAIN = 0.1
 """Share of the examples that are one of them."""
@@ -95,7 +99,7 @@ def train(settings: Settings) -> None:
     require_crop(settings, 64)
     torch.manual_seed(settings.seed)
     started = time.time()
-    net = checkpoints.load(ScratchUNet, NAME, settings.out) if settings.resume else ScratchUNet()
+    net = checkpoints.load(ScratchUNet, NAME, settings.out) if settings.resume else knowing(ScratchUNet())
     net = channels_last(net, settings.device)
     optimiser = Optimiser([net], settings.learning_rate)
     photos, textures = load_scenes(settings.data), load_images(settings.data, "textures", "L")
@@ -117,7 +121,7 @@ def train(settings: Settings) -> None:
         with autocast(settings):
             with torch.no_grad():
                 hint = optimiser.averages[0].hint(batch["photo"], int(chances.choice(len(HALVINGS), p=HALVINGS)))
-            logits = net(batch["photo"], hint).float()
+            logits = net(batch["photo"], hint, told=chances.random() < TOLD_SHARE).float()
         entropy = F.binary_cross_entropy_with_logits(logits, batch["mask"])
         overlap = dice(logits, batch["mask"])
         if not small:
@@ -149,7 +153,7 @@ def evaluate(net: ScratchUNet, examples: list[dict[str, FloatImage]]) -> dict[st
     scores, alarms = [], []
     for example in examples:
         photo = torch.from_numpy(example["photo"])[None].permute(0, 3, 1, 2).to(next(net.parameters()).device)
-        found = net(photo, net.hint(photo, depth(photo.shape[2:], BASE)))[0, 0].cpu().numpy() > 0
+        found = net(photo, net.hint(photo, depth(photo.shape[2:], BASE)), told=True)[0, 0].cpu().numpy() > 0
         truth = example["mask"] > 0.5
         if truth.any():
             scores.append(tolerant_f1(found, truth))

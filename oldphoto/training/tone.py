@@ -11,6 +11,7 @@ from torch import Tensor
 from oldphoto import checkpoints
 from oldphoto.nets.tone import ToneMap, ToneNet
 from oldphoto.training.datasets import Batch, batches, load_held_out, load_images, load_scenes, tone_examples
+from oldphoto.training.imagenet import knowing
 from oldphoto.training.loop import Optimiser, Settings, channels_last, on_device, run
 from oldphoto.training.replay import training_batches
 
@@ -24,7 +25,7 @@ def train(settings: Settings) -> None:
     """
     torch.manual_seed(settings.seed)
     started = time.time()
-    net = checkpoints.load(ToneNet, NAME, settings.out) if settings.resume else ToneNet()
+    net = checkpoints.load(ToneNet, NAME, settings.out) if settings.resume else knowing(ToneNet())
     net = channels_last(net, settings.device)
     optimiser = Optimiser([net], settings.learning_rate)
     photos, textures = load_scenes(settings.data), load_images(settings.data, "textures", "L")

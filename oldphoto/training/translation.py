@@ -58,7 +58,7 @@ def damaged(batch: Batch, detector: ScratchUNet, shares: tuple[float, float, flo
     with torch.no_grad():
         aged = batch["aged"]
         hint = detector.hint(aged, depth(aged.shape[2:], BASE))
-        found = graded(detector(aged, hint).float().sigmoid())
+        found = graded(detector(aged, hint, told=True).float().sigmoid())
     mask = torch.where(kind == 0, found, batch["mask"] * (kind == 1))
     filled = prefilled(batch["photo"], mask)
     unasked = (batch["mask"] > 0) & (kind == 2)
