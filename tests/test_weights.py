@@ -50,7 +50,7 @@ def test_the_list_tells_size_parameters_training_and_scores(folder):
         "architecture": "compact",
         "bytes": (folder / "tone.safetensors").stat().st_size,
         "parameters": 16,
-        "gigaflop": {"per": "photo", "count": 0.14},
+        "gigaflop": {"per": "photo", "count": 0.299},
         "hours": 2.0,  # the first run was begun anew by the second, which the third went on from
         "steps": 150,
         "scores": {"PSNR": 24.5},
@@ -58,7 +58,7 @@ def test_the_list_tells_size_parameters_training_and_scores(folder):
     }
     assert told["networks"]["scratches"]["gigaflop"] is None  # no such network can be made of its configuration
     table = weights("list", folder).stdout
-    assert told["networks"]["tone"]["sha256"] in table and "0.1 GFLOP a photo" in table
+    assert told["networks"]["tone"]["sha256"] in table and "0.3 GFLOP a photo" in table
     assert "tone" in table and "16 parameters" in table and "2.0 h, 150 steps" in table and "PSNR 24.5" in table
 
 
