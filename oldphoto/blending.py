@@ -19,7 +19,7 @@ _GRAIN_LEVELS = 3
 """Grain is measured and given back at the photo's resolution, at a half and at a quarter of it."""
 
 _LARGEST_GRAIN = 2.5
-"""Of grain, in its standard deviations."""
+"""Beyond so many standard deviations, what refinement took from a pixel was no grain."""
 
 _EYES, _NOSE = CANONICAL[:4].mean(0), CANONICAL[4]
 _CENTRE, _RADII = CROP * np.array([0.5, 0.53]), CROP * np.array([0.40, 0.43])
@@ -40,7 +40,7 @@ def blend_all(rgb: FloatImage, faces: Sequence[tuple[Face, FloatImage]], in_plac
     What is put back is the *change* that refinement made, through the inverse of the alignment: detail of the photo
     that is finer than the crop stays. The change is made free of any overall shift of colour first. Where faces
     overlap, each is changed as its own crop says, and the line between them is as soft as the masks are. Grain that a
-    refinement took, and that lies on the photo around the face, is laid over the face anew.
+    refinement took, and that lies on the photo around the face, is given back to the face.
     """
     placed = [_placed(rgb, face, refined) for face, refined in faces]
     if len(placed) > 1:
@@ -128,16 +128,12 @@ def _lost_grain(before: FloatImage, after: FloatImage, mask: FloatImage) -> Floa
     inside, outside = (np.pad(where, beyond).astype(np.float32) for where in (mask > 0.6, mask < 0.05))
     levels = []
     for _ in range(_GRAIN_LEVELS):
-        around, had, has, took = (
-            _noise(old, outside),
-            _noise(old, inside),
-            _noise(new, inside),
-            _noise(old - new, inside),
-        )
+        taken = old - new
+        around, had, has, took = _noise(old, outside), _noise(old, inside), _noise(new, inside), _noise(taken, inside)
         missing = np.sqrt(np.maximum(np.minimum(around, had) ** 2 - has**2, 0))
         share = np.minimum(missing / np.maximum(took, 1e-6), 1)
-        most = _LARGEST_GRAIN * took[:, None, None]  # beyond, it was no grain that was taken
-        levels.append(share[:, None, None] * np.clip(_details(old - new), -most, most))
+        most = _LARGEST_GRAIN * took[:, None, None]
+        levels.append(share[:, None, None] * np.clip(_details(taken), -most, most))
         old, new, inside, outside = (halve(layer) for layer in (old, new, inside, outside))
     grain = np.zeros_like(old)
     for details in reversed(levels):

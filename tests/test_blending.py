@@ -248,6 +248,12 @@ def test_a_face_in_a_clean_photo_gets_no_grain(photo: Photo) -> None:
     assert fine_energy(change[middle] - expected[middle]) < 0.01
 
 
+def test_grain_is_the_same_every_time(photo: Photo) -> None:
+    picture, face = grainy(muted(photo("astronaut")), 0.05, 1), face_of(0.8, 0, (250, 250))
+    refined = cv2.GaussianBlur(crop_face(picture, face), (0, 0), 4)
+    np.testing.assert_array_equal(blend(picture, face, refined), blend(picture, face, refined))
+
+
 def test_the_grain_of_a_refined_face_is_the_photos_own(photo: Photo) -> None:
     """Not another that is as strong: on a small face that would be noise on top of noise."""
     smooth = cv2.GaussianBlur(muted(photo("astronaut")), (0, 0), 6)

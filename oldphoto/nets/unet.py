@@ -16,7 +16,6 @@ from oldphoto.nets.windows import Window
 BAND = 448
 """Rows whose finest features are decoded at a time, at most: they are the largest."""
 
-
 CONTEXT_LEVEL = 3
 """The level of the encoder, at 1/16, that is told what the picture shows."""
 
