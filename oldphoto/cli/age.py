@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from oldphoto import loading
 from oldphoto.cli.common import (
     PathType,
     Run,
@@ -20,7 +21,7 @@ from oldphoto.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from oldphoto.batch import Plan, Work
+    from oldphoto.batch import Plan
 
 
 @click.command()
@@ -71,10 +72,5 @@ def age(
         return batch.plan(source, output, photo_naming(file_format), overwrite=overwrite, save_masks=save_masks)
 
     run = Run(jobs=jobs, log=log, dry_run=dry_run, verbose=verbose, quiet=quiet, done="aged", timeout=timeout)
-    carry_out(run, make_plan, partial(_make_work, seed=seed, severity=severity, quality=quality, max_pixels=max_pixels))
-
-
-def _make_work(**options: Any) -> Work:
-    from oldphoto.work import ageing
-
-    return ageing(**options)
+    make_work = partial(loading.ageing, seed=seed, severity=severity, quality=quality, max_pixels=max_pixels)
+    carry_out(run, make_plan, make_work)

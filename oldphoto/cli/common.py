@@ -157,17 +157,6 @@ pixel_option = click.option(
 )
 
 
-def weights_folder(weights: str | None) -> Path | None:
-    """Return the folder that --weights names, None for the default."""
-    if weights is None or weights == "bundled":
-        return None
-    if weights == "published":
-        from oldphoto.published_weights import installed
-
-        return installed()
-    return Path(weights)
-
-
 def is_verbose(ctx: click.Context) -> bool:
     """Tell whether -v was given to the command at work."""
     return bool(ctx.meta.get(_VERBOSE))

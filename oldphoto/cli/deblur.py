@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from oldphoto import loading
 from oldphoto.cli.common import (
     NumberType,
     PathType,
@@ -20,12 +21,11 @@ from oldphoto.cli.common import (
     pixel_option,
     quality_option,
     stamp_option,
-    weights_folder,
 )
 from oldphoto.errors import UsageError
 
 if TYPE_CHECKING:
-    from oldphoto.batch import Plan, Work
+    from oldphoto.batch import Plan
 
 METHODS = {
     "inverse": "The inverse filter, truncated.",
@@ -111,7 +111,7 @@ def deblur(
         return plan
 
     make_work = partial(
-        _make_work,
+        loading.deblurring,
         (method, psf, balance),
         weights,
         tile=tile,
@@ -133,16 +133,6 @@ def deblur(
         timeout=timeout,
     )
     carry_out(run, make_plan, make_work)
-
-
-def _make_work(how: tuple[str, str, float | None], weights: str | None, **others: Any) -> Work:
-    from oldphoto.classical.deblurring import Deblurrer
-    from oldphoto.classical.work import deblurring
-
-    def make(tile: int | None, device: str) -> Deblurrer:
-        return Deblurrer(*how, device, weights_folder(weights), tile)
-
-    return deblurring(make, **others)
 
 
 def refuse_sheet(sheet: Path, plan: Plan, reference: Path | None, overwrite: bool) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from oldphoto import loading
 from oldphoto.cli.common import (
     Run,
     batch_options,
@@ -17,11 +18,10 @@ from oldphoto.cli.common import (
     pixel_option,
     quality_option,
     stamp_option,
-    weights_folder,
 )
 
 if TYPE_CHECKING:
-    from oldphoto.batch import Plan, Work
+    from oldphoto.batch import Plan
 
 METHODS = ("auto", "median", "adaptive-median", "tv", "tv-poisson", "nlm", "bm3d", "learned")
 
@@ -80,19 +80,4 @@ def denoise(
         timeout=timeout,
     )
     options = {"device": device, "tile": tile, "quality": quality, "stamp": not no_stamp, "max_pixels": max_pixels}
-    carry_out(run, make_plan, partial(_make_work, method, weights, **options))
-
-
-def _make_work(method: str, weights: str | None, **options: Any) -> Work:
-    from oldphoto.classical import denoising
-    from oldphoto.classical.learned import Denoiser
-    from oldphoto.work import Filter, filtering
-
-    denoising.require(method)
-
-    def make(tile: int | None, device: str) -> Filter:
-        learned = method in denoising.NEEDS_NETWORK
-        denoiser = Denoiser(device, weights_folder(weights), tile) if learned else None
-        return lambda rgb: denoising.denoise(rgb, method, denoiser).rgb
-
-    return filtering(make, "denoise", **options)
+    carry_out(run, make_plan, partial(loading.denoising, method, weights, **options))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from oldphoto.cli.common import FAILED, PathType, network_options, say, weights_folder
+from oldphoto.cli.common import FAILED, PathType, network_options, say
 from oldphoto.errors import UsageError
+from oldphoto.loading import weights_folder
 
 if TYPE_CHECKING:
     from oldphoto.diagnosis import Diagnosis

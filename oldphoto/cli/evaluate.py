@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from oldphoto.cli.common import PathType, network_options, say, weights_folder
+from oldphoto.cli.common import PathType, network_options, say
+from oldphoto.loading import weights_folder
 
 if TYPE_CHECKING:
     from oldphoto.evaluation import Evaluation, Measured, Row, Scores

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from oldphoto import loading
 from oldphoto.cli.common import (
     Run,
     batch_options,
@@ -15,11 +16,10 @@ from oldphoto.cli.common import (
     network_options,
     photo_arguments,
     pixel_option,
-    weights_folder,
 )
 
 if TYPE_CHECKING:
-    from oldphoto.batch import Plan, Work
+    from oldphoto.batch import Plan
 
 
 @click.command()
@@ -53,7 +53,7 @@ def mask(
 
         return batch.plan(source, output, mask_naming(), overwrite=overwrite)
 
-    make_work = partial(_make_work, weights, device=device, tile=tile, max_pixels=max_pixels)
+    make_work = partial(loading.finding_masks, weights, device=device, tile=tile, max_pixels=max_pixels)
     run = Run(
         jobs=jobs,
         log=log,
@@ -65,9 +65,3 @@ def mask(
         timeout=timeout,
     )
     carry_out(run, make_plan, make_work)
-
-
-def _make_work(weights: str | None, **options: Any) -> Work:
-    from oldphoto.work import finding_masks
-
-    return finding_masks(checkpoints=weights_folder(weights), **options)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
+from oldphoto import loading
 from oldphoto.cli.common import (
     FAILED,
     PathType,
@@ -23,12 +23,11 @@ from oldphoto.cli.common import (
     quality_option,
     say,
     stamp_option,
-    weights_folder,
 )
 from oldphoto.errors import UsageError
 
 if TYPE_CHECKING:
-    from oldphoto.batch import Plan, Work
+    from oldphoto.batch import Plan
     from oldphoto.ray_batch import Cluster
 
 
@@ -194,7 +193,7 @@ def restore(
         )
 
     make_work = partial(
-        _make_work,
+        loading.restoring,
         {
             "with_scratch": with_scratch,
             "faces": not no_faces,
@@ -223,12 +222,3 @@ def _connect(address: str, cpus: float, gpus: float | None, most: int | None) ->
     from oldphoto.ray_batch import Cluster
 
     return Cluster(address, cpus, gpus, most)
-
-
-def _make_work(options: Mapping[str, Any], weights: str | None, **others: Any) -> Work:
-    """Load the networks, in the process that uses them."""
-    from oldphoto.pipeline import RestoreOptions
-    from oldphoto.remote import staging
-    from oldphoto.work import restoring
-
-    return staging(partial(restoring, RestoreOptions(**options), checkpoints=weights_folder(weights), **others))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oldphoto.cli.common import PathType, say, weights_folder
+from oldphoto.cli.common import PathType, say
+from oldphoto.loading import weights_folder
 
 if TYPE_CHECKING:
     from oldphoto.checkpoints import Record

@@ -20,6 +20,9 @@ _COLOURS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
 _READ = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")  # texts that are XMP and EXIF
 _HEADER_END = len(SIGNATURE) + 25  # the IHDR chunk is 25 bytes long
 
+_LEVEL = 4
+"""Of compression: a third of the time that the usual 6 takes, for files of photos that are 0 to 10 % larger."""
+
 
 def is_deep(data: bytes) -> bool:
     """Tell whether a PNG has 16 bits a sample."""
@@ -37,7 +40,7 @@ def decode_deep(data: bytes) -> tuple[IntImage, IntImage | None]:
 
 def encode(raster: Raster) -> bytes:
     """Encode 8 or 16 bits, gray or RGB, with or without alpha."""
-    data = imagecodecs.png_encode(np.ascontiguousarray(raster.samples), level=6)
+    data = imagecodecs.png_encode(np.ascontiguousarray(raster.samples), level=_LEVEL)
     return b"".join((data[:_HEADER_END], *_metadata_chunks(raster), data[_HEADER_END:]))
 
 
