@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -161,11 +161,13 @@ def save(
     half: bool = True,
     architecture: str = COMPACT,
     licence: str | None = None,
+    earlier: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Write weights (float16 unless ``half`` is False) and enter them, with their training record, in the manifest.
 
     A tensor with values that float16 cannot hold, such as variances of batch normalisation, stays as it is.
-    The record of the run that wrote the file before under the same ``run`` id is replaced, earlier runs stay.
+    The record of the run that wrote the file before under the same ``run`` id is replaced, earlier runs stay; of
+    weights that come from another folder, those are ``earlier``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.safetensors"
@@ -179,7 +181,7 @@ def save(
     manifest = folder / MANIFEST
     content = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {"networks": {}}
     known = content["networks"].get(name, {})
-    history = [record for record in known.get("training", []) if record.get("run") != training.get("run")]
+    history = [record for record in known.get("training", earlier) if record.get("run") != training.get("run")]
     content["networks"][name] = {
         "file": path.name,
         "sha256": sha256(path),

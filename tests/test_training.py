@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import average
 import cv2
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def light(monkeypatch: pytest.MonkeyPatch) -> None:
         if hasattr(module, "batches"):
             monkeypatch.setattr(module, "batches", few)
     make = scratches.scratch_examples
-    monkeypatch.setattr(scratches, "scratch_examples", lambda p, t, side: make(p, t, min(side, 64)))
+    monkeypatch.setattr(scratches, "scratch_examples", lambda p, t, side, **kind: make(p, t, min(side, 64), **kind))
 
 
 def trainer(name: str) -> ModuleType:
@@ -185,19 +186,20 @@ def test_an_interrupted_training_keeps_what_it_learnt(
 
 @pytest.mark.usefixtures("light")
 def test_held_out_photos_reach_no_training(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the training stream is made from, and what the scores are made from, have no picture in common."""
+    """What the training streams are made from, and what the scores are made from, have no picture in common."""
     streams: list[list[ByteImage]] = []
     original = scratches.scratch_examples
 
-    def spied(photos: list[ByteImage], textures: list[ByteImage], side: int) -> Maker:
+    def spied(photos: list[ByteImage], textures: list[ByteImage], side: int, **kind: bool) -> Maker:
         streams.append(photos)
-        return original(photos, textures, side)
+        return original(photos, textures, side, **kind)
 
     monkeypatch.setattr(scratches, "scratch_examples", spied)
     scratches.train(tiny(data, tmp_path, steps=1))
-    trained, checked = streams
-    assert (len(trained), len(checked)) == (4, 1)  # three photographs and a face
-    assert not any(a.shape == b.shape and (a == b).all() for a in trained for b in checked)
+    trained, scans, checked = streams
+    assert (len(trained), len(scans), len(checked)) == (4, 2, 1)  # three photographs and a face
+    hidden = checked + load_held_out(data, "old")
+    assert not any(a.shape == b.shape and (a == b).all() for a in trained + scans for b in hidden)
 
 
 @pytest.mark.usefixtures("light")
@@ -471,6 +473,48 @@ def test_undamaged_pictures_taken_for_damaged_are_shown_again_until_they_are_not
     assert any(torch.equal(negatives.added_to(later)["photo"][0], wire) for _ in range(60))
     negatives.learn({"photo": later["photo"], "mask": torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)}, seen[1:])
     assert len(negatives) == 0
+
+
+def test_a_scan_that_nobody_marked_gets_more_damage_and_is_shown_before_it(data: Path) -> None:
+    make = scratch_examples(load_images(data, "old"), load_images(data, "textures", "L"), 64, unlabelled=True)
+    rng = np.random.default_rng(3)
+    damaged = [example for example in (make(rng) for _ in range(40)) if example["mask"].any()]
+    assert len(damaged) > 15
+    changes = [
+        [np.abs(example["photo"] - example["scan"])[example["mask"] == value].mean() for value in (0, 1)]
+        for example in damaged
+    ]
+    intact, added = np.mean(changes, 0)
+    assert added > 2 * intact > 0
+    assert all(example["scan"].shape == example["photo"].shape == (64, 64, 3) for example in damaged)
+
+
+def test_of_unmarked_scans_only_what_the_network_is_sure_of_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    sure, unsure, intact = (float(np.log(p / (1 - p))) for p in (0.9, 0.3, 0.01))
+    seen = torch.tensor([sure, unsure, intact, unsure, intact]).view(1, 1, 1, 5)
+    net = ScratchUNet(widths=(8, 8, 8, 8), blocks=(1, 1, 1, 1))
+    monkeypatch.setattr(net, "forward", lambda *_, **__: seen)
+    added = torch.tensor([0.0, 0, 0, 1, 1]).view(1, 1, 1, 5)
+    label, certain = scratches.believed(net, {"scan": torch.rand(1, 3, 1, 5), "mask": added})
+    assert label.flatten().tolist() == [1, 0, 0, 1, 1]
+    assert certain.flatten().tolist() == [1, 0, 1, 1, 1]
+
+
+def test_the_mean_of_trainings_says_of_which(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [tmp_path / name for name in ("one", "two", "mean")]
+    hashes = []
+    for value, folder in enumerate(folders[:2]):
+        net = FaceNet()
+        for parameter in net.parameters():
+            torch.nn.init.constant_(parameter, value)
+        checkpoints.save("faces", net.state_dict(), {}, folder, {"run": value, "steps": 1})
+        hashes.append(checkpoints.read_manifest(folder)["faces"].sha256)
+    monkeypatch.setattr("sys.argv", ["average.py", "faces", *map(str, folders[:2]), "--out", str(folders[2])])
+    average.main()
+    assert all((value == 0.5).all() for value in checkpoints.load(FaceNet, "faces", folders[2]).parameters())
+    history = records(folders[2], "faces")
+    assert history[0] == {"run": 0, "steps": 1}
+    assert history[1]["mean of"] == hashes
 
 
 def test_the_hardest_negatives_are_the_ones_that_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,26 +108,33 @@ def resized(square: FloatImage, side: int) -> FloatImage:
     return np.asarray(np.clip(cv2.resize(square, (side, side), interpolation=how), 0, 1), np.float32)
 
 
-def scratch_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage], side: int) -> Maker:
-    """Examples of ``photo`` H × W × 3 and ``mask`` H × W for the scratch U-Net; three in ten of them undamaged."""
+def scratch_examples(
+    photos: Sequence[ByteImage], textures: Sequence[ByteImage], side: int, unlabelled: bool = False
+) -> Maker:
+    """Examples of ``photo`` H × W × 3 and ``mask`` H × W for the scratch U-Net; three in ten of them undamaged.
+
+    ``unlabelled``: the photos are scans with damage that nobody marked; ``mask`` tells of what was added to it, and
+    ``scan`` shows the picture before.
+    """
 
     def make(rng: Generator) -> Example:
         larger = rng.uniform(1, MOST_REDUCED) if rng.random() < REDUCED_SHARE else 1.0
         whole = photos[int(rng.integers(len(photos)))]
         clean = random_crop(whole, round(larger * side), rng, (0.6 * larger, 1.5 * larger))
         scale = larger * np.exp(rng.uniform(np.log(0.6), np.log(2.5)))
-        if rng.random() < DECOY_SHARE:
+        if not unlabelled and rng.random() < DECOY_SHARE:
             clean = paste_decoys(clean, rng, scale)
         optics, tone, noise, scan = 0.7 * rng.random(4) * (rng.random(4) > 0.3)
         hidden = rng.random() if rng.random() < 0.7 else 0.0
         severity = Severity(optics, tone, noise, hidden, scan)
         aged = age(clean, rng, severity, scale, textures)
+        before = {"scan": resized(clean, side)} if unlabelled else {}
         if larger == 1:
-            return {"photo": aged.photo, "mask": aged.mask}
+            return {"photo": aged.photo, "mask": aged.mask, **before}
         photo, mask = (resized(picture, side) for picture in (aged.photo, aged.mask))
         if rng.random() < 0.5:
             photo = jpeg(photo, int(rng.integers(60, 96)))
-        return {"photo": photo, "mask": np.asarray(mask > SEEN, np.float32)}
+        return {"photo": photo, "mask": np.asarray(mask > SEEN, np.float32), **before}
 
     return make
 

@@ -1,9 +1,15 @@
-"""Train the scratch U-Net on synthetic structured damage and real textures."""
+"""Train the scratch U-Net on synthetic structured damage, real textures, and real scans that nobody marked.
+
+What is damaged in those, the average of the network says while it trains: of that it is sure of, the network shall be
+sure even if the scan is worn and damaged further (Tarvainen & Valpola, NeurIPS 2017; Sohn et al., FixMatch, NeurIPS
+2020). So it meets real grain, paper and clothes, and damage on them, drawn or not.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from math import ceil
 
 import numpy as np
 import torch
@@ -44,6 +50,12 @@ TOLD_SHARE = 0.6
 
 SHOWN_AGAIN = 0.1
 """Share of the examples that are one of them."""
+
+SCANS_SHARE = 0.25
+"""Real scans shown besides, as a share of the batch."""
+
+INTACT, DAMAGED = 0.03, 0.8
+"""Probabilities of damage up to which, and from which on, the average of the network is believed."""
 
 FIXED_FROM = 0.5
 """Progress from which on the statistics of batch normalisation are those that inference uses.
@@ -105,38 +117,61 @@ def train(settings: Settings) -> None:
     photos, textures = load_scenes(settings.data), load_images(settings.data, "textures", "L")
     make = scratch_examples(photos, textures, settings.crop)
     stream = training_batches(make, settings, settings.seed_of_examples(started))
+    make = scratch_examples(load_images(settings.data, "old"), textures, settings.crop, unlabelled=True)
+    scans = training_batches(make, settings, settings.seed_of_examples(started) + 1, ceil(SCANS_SHARE * settings.batch))
     check = scratch_examples(load_held_out(settings.data, "photos"), textures, 256)
     rng = np.random.default_rng(7)
     examples = [check(rng) for _ in range(60)]
     negatives = HardNegatives(np.random.default_rng(settings.seed))
     chances = np.random.default_rng(settings.seed)
-    optimiser.averages[0].eval()
+    average = optimiser.averages[0].eval()
 
     def step(progress: float) -> Mapping[str, Tensor | float]:
         if settings.resume or progress > FIXED_FROM:
             fix_statistics(net)
         batch = negatives.added_to(on_device(next(stream), settings.device))
+        unlabelled = on_device(next(scans), settings.device)
         if small := chances.random() < SMALL_SHARE:
-            batch = {key: F.avg_pool2d(pictures, 2) for key, pictures in batch.items()}
+            batch, unlabelled = halved(batch), halved(unlabelled)
+        labelled = len(batch["photo"])
+        photo = torch.cat([batch["photo"], unlabelled["photo"]])
         with autocast(settings):
             with torch.no_grad():
-                hint = optimiser.averages[0].hint(batch["photo"], int(chances.choice(len(HALVINGS), p=HALVINGS)))
-            logits = net(batch["photo"], hint, told=chances.random() < TOLD_SHARE).float()
-        entropy = F.binary_cross_entropy_with_logits(logits, batch["mask"])
-        overlap = dice(logits, batch["mask"])
+                label, certain = believed(average, unlabelled)
+                hint = average.hint(photo, int(chances.choice(len(HALVINGS), p=HALVINGS)))
+            logits = net(photo, hint, told=chances.random() < TOLD_SHARE).float()
+        entropy = F.binary_cross_entropy_with_logits(logits[:labelled], batch["mask"])
+        overlap = dice(logits[:labelled], batch["mask"])
+        agreement = (F.binary_cross_entropy_with_logits(logits[labelled:], label, reduction="none") * certain).mean()
         if not small:
-            negatives.learn(batch, logits)
-        optimiser.step(entropy + 0.3 * overlap, progress)
-        return {"entropy": entropy.detach(), "dice": overlap.detach(), "hard negatives": float(len(negatives))}
+            negatives.learn(batch, logits[:labelled])
+        optimiser.step(entropy + 0.3 * overlap + SCANS_SHARE * agreement, progress)
+        measured = {"entropy": entropy, "dice": overlap, "on scans": agreement, "certain": certain.mean()}
+        return {key: value.detach() for key, value in measured.items()} | {"hard negatives": float(len(negatives))}
 
     def save(steps: int) -> None:
-        average = optimiser.averages[0]
         scores = evaluate(average, examples)
         checkpoints.save(
             NAME, average.state_dict(), {}, settings.out, settings.record(started, steps) | {"scores": scores}, scores
         )
 
     run(NAME, settings, step, save)
+
+
+def halved(batch: Batch) -> Batch:
+    """A batch in half its size."""
+    return {key: F.avg_pool2d(pictures, 2) for key, pictures in batch.items()}
+
+
+def believed(net: ScratchUNet, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Labels, N × 1 × H × W, of unlabelled examples, and where they are to be believed, 1 or 0.
+
+    Damage is what was added and what the network sees in the ``scan`` before.
+    """
+    hint = net.hint(batch["scan"], depth(batch["scan"].shape[2:], BASE))
+    probability = net(batch["scan"], hint, told=True).float().sigmoid()
+    label = torch.maximum(batch["mask"], (probability >= DAMAGED).float())
+    return label, ((probability <= INTACT) | (label > 0)).float()
 
 
 def fix_statistics(net: nn.Module) -> None:
