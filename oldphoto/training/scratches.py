@@ -1,8 +1,9 @@
 """Train the scratch U-Net on synthetic structured damage, real textures, and real scans that nobody marked.
 
-What is damaged in those, the average of the network says while it trains: of that it is sure of, the network shall be
-sure even if the scan is worn and damaged further (Tarvainen & Valpola, NeurIPS 2017; Sohn et al., FixMatch, NeurIPS
-2020). So it meets real grain, paper and clothes, and damage on them, drawn or not.
+What is intact in those, the average of the network says while it trains: where it is sure, the network shall be sure
+even if the scan is worn and damaged further (Tarvainen & Valpola, NeurIPS 2017; Sohn et al., FixMatch, NeurIPS 2020).
+So it meets real grain, paper and clothes, and drawn damage on them. What the average takes for damage counts for
+nothing: now and then it is a collar.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ SHOWN_AGAIN = 0.1
 SCANS_SHARE = 0.25
 """Real scans shown besides, as a share of the batch."""
 
-INTACT, DAMAGED = 0.03, 0.8
-"""Probabilities of damage up to which, and from which on, the average of the network is believed."""
+INTACT = 0.03
+"""Probability of damage up to which the average of the network is believed that there is none."""
 
 FIXED_FROM = 0.5
 """Progress from which on the statistics of batch normalisation are those that inference uses.
@@ -137,12 +138,13 @@ def train(settings: Settings) -> None:
         photo = torch.cat([batch["photo"], unlabelled["photo"]])
         with autocast(settings):
             with torch.no_grad():
-                label, certain = believed(average, unlabelled)
+                certain = believed(average, unlabelled)
                 hint = average.hint(photo, int(chances.choice(len(HALVINGS), p=HALVINGS)))
             logits = net(photo, hint, told=chances.random() < TOLD_SHARE).float()
         entropy = F.binary_cross_entropy_with_logits(logits[:labelled], batch["mask"])
         overlap = dice(logits[:labelled], batch["mask"])
-        agreement = (F.binary_cross_entropy_with_logits(logits[labelled:], label, reduction="none") * certain).mean()
+        added = F.binary_cross_entropy_with_logits(logits[labelled:], unlabelled["mask"], reduction="none")
+        agreement = (added * certain).mean()
         if not small:
             negatives.learn(batch, logits[:labelled])
         optimiser.step(entropy + 0.3 * overlap + SCANS_SHARE * agreement, progress)
@@ -163,15 +165,14 @@ def halved(batch: Batch) -> Batch:
     return {key: F.avg_pool2d(pictures, 2) for key, pictures in batch.items()}
 
 
-def believed(net: ScratchUNet, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Labels, N × 1 × H × W, of unlabelled examples, and where they are to be believed, 1 or 0.
+def believed(net: ScratchUNet, batch: Batch) -> Tensor:
+    """Where the masks of unlabelled examples are to be believed, N × 1 × H × W, 1 or 0.
 
-    Damage is what was added and what the network sees in the ``scan`` before.
+    Where damage was added, and where the network sees none in the ``scan`` before.
     """
     hint = net.hint(batch["scan"], depth(batch["scan"].shape[2:], BASE))
     probability = net(batch["scan"], hint, told=True).float().sigmoid()
-    label = torch.maximum(batch["mask"], (probability >= DAMAGED).float())
-    return label, ((probability <= INTACT) | (label > 0)).float()
+    return ((probability <= INTACT) | (batch["mask"] > 0)).float()
 
 
 def fix_statistics(net: nn.Module) -> None:
