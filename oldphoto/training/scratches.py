@@ -171,7 +171,7 @@ def believed(net: ScratchUNet, batch: Batch) -> Tensor:
     Where damage was added, and where the network sees none in the ``scan`` before.
     """
     hint = net.hint(batch["scan"], depth(batch["scan"].shape[2:], BASE))
-    probability = net(batch["scan"], hint, told=True).float().sigmoid()
+    probability: Tensor = net(batch["scan"], hint, told=True).float().sigmoid()
     return ((probability <= INTACT) | (batch["mask"] > 0)).float()
 
 
