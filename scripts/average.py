@@ -4,8 +4,8 @@
 
 TRAINED are folders with weights that were trained on from the same ones, such as ``checkpoints`` and what ``oldphoto
 train --resume`` made of a copy. Such weights lie in one basin of the loss, and their mean is often better than each
-(Wortsman et al., "Model soups", ICML 2022). The manifest names what was averaged; ``oldphoto train NETWORK --resume
---steps 1`` scores it.
+(Wortsman et al., "Model soups", ICML 2022). The manifest names what was averaged, after the trainings of all;
+``oldphoto train NETWORK --resume --steps 1`` scores it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def mean(sets: list[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def main() -> None:
-    """Average, and enter the result in the manifest of the folder it is written to, after its ancestors' history."""
+    """Average, and enter the result in the manifest of the folder it is written to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network")
     parser.add_argument("trained", type=Path, nargs="+")
@@ -49,7 +49,8 @@ def main() -> None:
     weights = mean([load_file(checkpoints.verify(*place)) for place in found])
     records = [record for _, record in found]
     averaged = {"run": int(time.time()), "mean of": [record.sha256 for record in records]}
-    earlier = max((record.training for record in records), key=len)
+    runs = {run["run"]: run for record in records for run in record.training}
+    earlier = [runs[begun] for begun in sorted(runs)]
     checkpoints.save(arguments.network, weights, records[0].config, arguments.out, averaged, earlier=earlier)
 
 
