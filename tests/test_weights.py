@@ -38,6 +38,12 @@ def change_manifest(folder: Path, change: Callable[[dict], object]) -> None:
     path.write_text(json.dumps(content))
 
 
+def test_what_was_trained_before_a_mean_counts(folder):
+    change_manifest(folder, lambda nets: nets["tone"]["training"].append({"run": 9, "mean of": ["a", "b"]}))
+    told = json.loads(weights("list", folder, "--json").stdout)["networks"]["tone"]
+    assert (told["hours"], told["steps"]) == (2.0, 150)
+
+
 def test_the_list_tells_size_parameters_training_and_scores(folder):
     listed = weights("list", folder, "--json")
     assert listed.exit_code == 0, listed.output

@@ -137,9 +137,9 @@ def _entry(folder: Path, record: Record) -> dict[str, Any]:
 
 
 def _runs_that_count(record: Record) -> list[Mapping[str, Any]]:
-    """Return the last run that began anew, and all that went on from it."""
+    """Return the last run that began anew, and all that went on from it, as a mean of several does."""
     runs = [run for run in record.training if isinstance(run, Mapping)]
-    began = [index for index, run in enumerate(runs) if not run.get("resumed")]
+    began = [index for index, run in enumerate(runs) if not (run.get("resumed") or "mean of" in run)]
     return runs[began[-1] if began else 0 :]
 
 
