@@ -499,7 +499,7 @@ def test_of_unmarked_scans_only_what_is_surely_intact_or_was_added_is_learnt(mon
     assert certain.flatten().tolist() == [0, 0, 1, 1, 1]
 
 
-def test_the_mean_of_trainings_says_of_which(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mean_of_trainings_says_of_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = [tmp_path / name for name in ("one", "two", "mean")]
     hashes = []
     for value, folder in enumerate(folders[:2]):
