@@ -442,14 +442,26 @@ def test_an_error_before_the_first_step_overwrites_nothing(tmp_path: Path) -> No
     assert saved == []
 
 
-@pytest.mark.parametrize("tiles", [True, False])
-def test_a_processor_trains_in_bfloat16_only_where_it_has_tiles_for_it(
-    tiles: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("knows", "faster", "expected"), [(True, True, True), (True, False, False), (False, True, False)]
+)
+def test_a_processor_trains_in_bfloat16_only_where_that_is_faster(
+    knows: bool, faster: bool, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": tiles}, raising=False)
-    for asked, expected in ((None, tiles), (True, True), (False, False)):
-        with autocast(Settings(tmp_path, tmp_path, bfloat16=asked)):
-            assert torch.is_autocast_enabled("cpu") == expected
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": knows}, raising=False)
+    monkeypatch.setattr(loop, "seconds_to_convolve", lambda number: float((number == torch.bfloat16) != faster))
+    loop.bfloat16_is_faster.cache_clear()
+    try:
+        for asked, used in ((None, expected), (True, True), (False, False)):
+            with autocast(Settings(tmp_path, tmp_path, bfloat16=asked)):
+                assert torch.is_autocast_enabled("cpu") == used
+    finally:
+        loop.bfloat16_is_faster.cache_clear()
+
+
+def test_convolutions_are_timed_in_both_arithmetics() -> None:
+    assert loop.seconds_to_convolve(torch.float32) > 0
+    assert loop.seconds_to_convolve(torch.bfloat16) > 0
 
 
 def test_undamaged_pictures_taken_for_damaged_are_shown_again_until_they_are_not() -> None:
