@@ -170,9 +170,14 @@ def believed(net: ScratchUNet, batch: Batch) -> Tensor:
 
     Where damage was added, and where the network sees none in the ``scan`` before.
     """
-    hint = net.hint(batch["scan"], depth(batch["scan"].shape[2:], BASE))
-    probability: Tensor = net(batch["scan"], hint, told=True).float().sigmoid()
-    return ((probability <= INTACT) | (batch["mask"] > 0)).float()
+    return ((seen(net, batch["scan"]) <= INTACT) | (batch["mask"] > 0)).float()
+
+
+def seen(net: ScratchUNet, photo: Tensor) -> Tensor:
+    """Probability of damage, N × 1 × H × W, as in a small photo: hinted, and told what it shows."""
+    hint = net.hint(photo, depth(photo.shape[2:], BASE))
+    logits: Tensor = net(photo, hint, told=True)
+    return logits.float().sigmoid()
 
 
 def fix_statistics(net: nn.Module) -> None:
@@ -189,7 +194,7 @@ def evaluate(net: ScratchUNet, examples: list[dict[str, FloatImage]]) -> dict[st
     scores, alarms = [], []
     for example in examples:
         photo = torch.from_numpy(example["photo"])[None].permute(0, 3, 1, 2).to(next(net.parameters()).device)
-        found = net(photo, net.hint(photo, depth(photo.shape[2:], BASE)), told=True)[0, 0].cpu().numpy() > 0
+        found = seen(net, photo)[0, 0].cpu().numpy() > 0.5
         truth = example["mask"] > 0.5
         if truth.any():
             scores.append(tolerant_f1(found, truth))

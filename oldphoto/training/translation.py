@@ -15,8 +15,7 @@ from oldphoto.nets.autoencoder import Encoder
 from oldphoto.nets.mapping import Mapping
 from oldphoto.nets.translation import TranslationNet
 from oldphoto.nets.unet import ScratchUNet
-from oldphoto.pyramid import depth
-from oldphoto.scratches import BASE, graded
+from oldphoto.scratches import graded
 from oldphoto.training import autoencoders, scratches
 from oldphoto.training.ageing import Severity
 from oldphoto.training.curriculum import Curriculum
@@ -56,9 +55,7 @@ def damaged(batch: Batch, detector: ScratchUNet, shares: tuple[float, float, flo
     chances = torch.tensor(shares, dtype=torch.float32, device=batch["photo"].device)
     kind = torch.multinomial(chances, len(batch["photo"]), replacement=True).view(-1, 1, 1, 1)
     with torch.no_grad():
-        aged = batch["aged"]
-        hint = detector.hint(aged, depth(aged.shape[2:], BASE))
-        found = graded(detector(aged, hint, told=True).float().sigmoid())
+        found = graded(scratches.seen(detector, batch["aged"]))
     mask = torch.where(kind == 0, found, batch["mask"] * (kind == 1))
     filled = prefilled(batch["photo"], mask)
     unasked = (batch["mask"] > 0) & (kind == 2)
