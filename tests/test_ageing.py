@@ -13,8 +13,9 @@ from skimage import data
 
 from oldphoto.training import decoys
 from oldphoto.training.ageing import Aged, Severity, age
-from oldphoto.training.damage import KINDS, damage
+from oldphoto.training.damage import Kind, damage, fold
 from oldphoto.training.datasets import scratch_examples
+from oldphoto.training.styles import STYLES, VARIED, styled
 from oldphoto.work import age_by_name
 
 NOTHING = Severity(0, 0, 0, 0, 0)
@@ -93,17 +94,51 @@ def test_the_mask_covers_what_differs_most(clean):
     assert np.mean(covered) > 0.9
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def every_kind() -> list[Kind]:
+    return list(dict.fromkeys(kind for kind, _ in VARIED.kinds))
+
+
+@pytest.mark.parametrize("kind", every_kind())
 def test_every_kind_of_damage_is_seen_and_stays_in_range(clean, kind):
     changed = 0  # not always: a tear may miss the picture
     for seed in range(8):
-        layer = KINDS[kind][0](clean, np.random.default_rng(seed), 1.0)
+        layer = kind(clean, np.random.default_rng(seed), 1.0)
         colour = np.broadcast_to(layer.colour, clean.shape)
         assert layer.opacity.shape == clean.shape[:2]
         assert min(layer.opacity.min(), colour.min()) >= 0 and max(layer.opacity.max(), colour.max()) <= 1
         covered = clean + layer.opacity[..., None] * (colour - clean)
         changed += np.abs(covered - clean).max() > 0.1
     assert changed >= 4
+
+
+@pytest.mark.parametrize("style", [style for style, _ in STYLES])
+@pytest.mark.parametrize("kind", [kind for kind in every_kind() if kind is not fold])
+def test_every_style_changes_how_damage_looks_and_stays_in_range(clean, kind, style):
+    changed = 0  # not always: a tear may miss the picture, wear the cracks
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        plain = kind(clean, rng, 1.0)
+        layer = style(plain, clean, rng, 1.0)
+        colour = np.broadcast_to(layer.colour, clean.shape)
+        assert layer.opacity.shape == clean.shape[:2]
+        assert min(layer.opacity.min(), colour.min()) >= -1e-6
+        assert max(layer.opacity.max(), colour.max()) <= 1 + 1e-6
+        changed += not np.array_equal(layer.opacity, plain.opacity) or not np.array_equal(layer.colour, plain.colour)
+    assert changed >= 3
+
+
+def test_varied_damage_is_marked_where_it_hides_the_photo(clean):
+    for seed in range(40):
+        damaged, mask = damage(clean, np.random.default_rng(seed), 3, repertoire=VARIED)
+        change = np.abs(damaged - clean).max(2)
+        assert mask[change > 0.4].mean() > 0.9 if (change > 0.4).any() else True
+        assert not mask[change == 0].any() or mask[change == 0].mean() < 0.02
+
+
+def test_a_fold_keeps_its_light_and_shadow_in_every_style(clean):
+    for seed in range(20):
+        layer = fold(clean, np.random.default_rng(seed), 1.0)
+        assert styled(layer, clean, np.random.default_rng(seed), 1.0) is layer
 
 
 def test_damage_of_a_texture_lies_where_the_texture_is(clean):

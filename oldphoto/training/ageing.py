@@ -17,7 +17,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from oldphoto.arrays import LUMA, ByteImage, FloatImage
-from oldphoto.training.damage import damage, smooth_noise
+from oldphoto.training.damage import PLAIN, Repertoire, damage, smooth_noise
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ def age(
     severity: Severity | None = None,
     scale: float = 1.0,
     textures: Sequence[ByteImage] = (),
+    repertoire: Repertoire = PLAIN,
 ) -> Aged:
     """Age a clean photograph.
 
@@ -67,6 +68,7 @@ def age(
     severity : how hard each family hits; random when not given
     scale : pixels of this picture per pixel of a 400-px photograph: blur, grain and defects grow with it
     textures : 8-bit masks of real damage (white = damage) to lay over, besides the drawn defects
+    repertoire : the drawn defects
     """
     severity = severity or Severity.random(rng)
     tone = _Tone.random(rng, severity.tone, clean.shape[:2])
@@ -78,7 +80,7 @@ def age(
     mask = np.zeros(clean.shape[:2], np.float32)
     if severity.damage > 0:
         count = 1 + rng.binomial(5, severity.damage)
-        picture, mask = damage(picture, rng, count, scale, textures)
+        picture, mask = damage(picture, rng, count, scale, textures, repertoire)
     if not before_damage:
         picture = _noise(picture, rng, severity.noise, scale)
     return Aged(_scan(picture, rng, severity.scan, scale), mask, toned)

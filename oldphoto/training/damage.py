@@ -35,6 +35,7 @@ class Layer:
 
 
 Kind = Callable[[FloatImage, Generator, float], Layer]
+Style = Callable[[Layer, FloatImage, Generator, float], Layer]
 
 
 def smooth_noise(shape: tuple[int, int], cells: float, rng: Generator, channels: int = 1) -> FloatImage:
@@ -76,7 +77,7 @@ def _interrupted(opacity: FloatImage, rng: Generator) -> FloatImage:
     return np.asarray(np.clip(opacity * np.clip(gain, 0, 1), 0, 1), np.float32)
 
 
-def _mark_colour(rng: Generator, light_share: float = 0.65) -> FloatImage:
+def mark_colour(rng: Generator, light_share: float = 0.65) -> FloatImage:
     """The colour of bare paper or missing emulsion (light), or of dirt and ink (dark), slightly tinted."""
     level = rng.uniform(0.65, 1.0) if rng.random() < light_share else rng.uniform(0.0, 0.35)
     tint = rng.normal(0, 0.03, 3) + np.array([0.03, 0.0, -0.1]) * rng.random() ** 2
@@ -97,7 +98,7 @@ def scratches(picture: FloatImage, rng: Generator, scale: float) -> Layer:
         thickness = max(1, round(scale * rng.choice([0.6, 1, 1, 1.5, 2, 3])))
         draw(canvas, path, thickness, rng.uniform(0.35, 1))
     opacity = opacity_of(canvas)
-    return Layer(_interrupted(opacity, rng) if rng.random() < 0.6 else opacity, _mark_colour(rng))
+    return Layer(_interrupted(opacity, rng) if rng.random() < 0.6 else opacity, mark_colour(rng))
 
 
 def film_lines(picture: FloatImage, rng: Generator, scale: float) -> Layer:
@@ -110,7 +111,7 @@ def film_lines(picture: FloatImage, rng: Generator, scale: float) -> Layer:
     opacity = np.broadcast_to(np.clip(profile, 0, 1), (height, width)).copy()
     if rng.random() < 0.2:
         opacity = np.asarray(cv2.resize(opacity.T, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
-    return Layer(_interrupted(opacity, rng), _mark_colour(rng, 0.6))
+    return Layer(_interrupted(opacity, rng), mark_colour(rng, 0.6))
 
 
 def hairs(picture: FloatImage, rng: Generator, scale: float) -> Layer:
@@ -121,7 +122,7 @@ def hairs(picture: FloatImage, rng: Generator, scale: float) -> Layer:
         length = scale * rng.uniform(10, 90)
         path = walk(anywhere(shape, rng), rng.uniform(0, 2 * np.pi), length, rng.uniform(1, 5), rng)
         draw(canvas, path, max(1, round(scale * rng.uniform(0.5, 1.4))), rng.uniform(0.4, 1))
-    return Layer(opacity_of(canvas), _mark_colour(rng, 0.5))
+    return Layer(opacity_of(canvas), mark_colour(rng, 0.5))
 
 
 def dust(picture: FloatImage, rng: Generator, scale: float) -> Layer:
@@ -138,11 +139,11 @@ def dust(picture: FloatImage, rng: Generator, scale: float) -> Layer:
             cv2.LINE_AA, _SHIFT,
         )  # fmt: skip
     if rng.random() < 0.4:
-        canvas = _ragged(canvas, rng, scale)
-    return Layer(opacity_of(canvas), _mark_colour(rng, 0.5))
+        canvas = ragged(canvas, rng, scale)
+    return Layer(opacity_of(canvas), mark_colour(rng, 0.5))
 
 
-def _ragged(canvas: ByteImage, rng: Generator, scale: float) -> ByteImage:
+def ragged(canvas: ByteImage, rng: Generator, scale: float) -> ByteImage:
     """Displace every pixel by smooth noise of about one defect pixel, so that outlines become irregular."""
     height, width = canvas.shape
     cells = max(height, width) / (4 * scale)
@@ -174,7 +175,7 @@ def fold(picture: FloatImage, rng: Generator, scale: float) -> Layer:
     shading = rng.uniform(0.05, 0.3) * side * np.exp(-np.abs(distance) / width)
     lit = np.clip(picture + shading[..., None].astype(np.float32), 0, 1)
     bare = rng.uniform(0.6, 1) * core[..., None].astype(np.float32)
-    colour = lit + bare * (_mark_colour(rng, 0.85) - lit)
+    colour = lit + bare * (mark_colour(rng, 0.85) - lit)
     return Layer(np.ones(shape, np.float32), colour)
 
 
@@ -193,7 +194,7 @@ def cracks(picture: FloatImage, rng: Generator, scale: float) -> Layer:
             for _ in range(rng.integers(1, 4)):
                 joint = jagged[rng.integers(len(jagged))]
                 branches.append((joint, angle + rng.choice([-1, 1]) * rng.uniform(0.4, 1.4), length / 2, depth - 1))
-    return Layer(opacity_of(canvas), _mark_colour(rng, 0.7))
+    return Layer(opacity_of(canvas), mark_colour(rng, 0.7))
 
 
 def _blob(shape: tuple[int, int], rng: Generator, coverage: float, scale: float) -> FloatImage:
@@ -220,7 +221,7 @@ def peeled(picture: FloatImage, rng: Generator, scale: float) -> Layer:
     shape = picture.shape[:2]
     depth = _blob(shape, rng, np.exp(rng.uniform(np.log(0.003), np.log(0.12))), scale)
     rough = rng.uniform(0, 0.04) * smooth_noise(shape, max(shape) / (3 * scale), rng)[..., None]
-    colour = np.clip(_mark_colour(rng, 0.75) + rough, 0, 1).astype(np.float32)
+    colour = np.clip(mark_colour(rng, 0.75) + rough, 0, 1).astype(np.float32)
     return Layer(np.clip(depth * rng.uniform(5, 20), 0, 1).astype(np.float32), colour)
 
 
@@ -236,7 +237,7 @@ def frayed(picture: FloatImage, rng: Generator, scale: float) -> Layer:
     bays = smooth_noise((height, width), rng.uniform(3, 15), rng) * np.float32(scale * rng.uniform(2, 15))
     fibres = smooth_noise((height, width), max(height, width) / (4 * scale), rng) * np.float32(0.8 * scale)
     inside = distance - np.float32(scale * rng.uniform(0, 12)) - bays - fibres
-    paper = _mark_colour(rng, 0.6) + rng.uniform(0, 0.04) * smooth_noise((height, width), 40, rng)[..., None]
+    paper = mark_colour(rng, 0.6) + rng.uniform(0, 0.04) * smooth_noise((height, width), 40, rng)[..., None]
     colour = np.clip(paper, 0, 1).astype(np.float32)
     return Layer(np.clip(0.5 - inside / rng.uniform(1, 3), 0, 1).astype(np.float32), colour)
 
@@ -254,7 +255,7 @@ def tear(picture: FloatImage, rng: Generator, scale: float) -> Layer:
         other = _signed_distance(shape, rng, scale)
         limit = np.quantile(np.maximum(distance, other), rng.uniform(0.01, 0.08))
         distance = np.maximum(distance, other) - np.float32(limit)  # a corner
-    behind = _mark_colour(rng, 0.7)
+    behind = mark_colour(rng, 0.7)
     rim = np.exp(-np.abs(distance) / scale)[..., None].astype(np.float32)
     colour = behind + rim * (np.float32(rng.uniform(0.7, 1)) - behind)
     return Layer(np.clip(0.5 - distance, 0, 1).astype(np.float32), colour.astype(np.float32))
@@ -275,9 +276,7 @@ def from_texture(textures: Sequence[ByteImage]) -> Kind:
         if rng.random() < 0.5:
             piece = piece[:, ::-1]
         fitted = cv2.resize(np.ascontiguousarray(piece), (width, height), interpolation=cv2.INTER_LINEAR)
-        return Layer(
-            opacity_of(np.asarray(fitted, np.uint8)) * np.float32(rng.uniform(0.4, 1)), _mark_colour(rng, 0.65)
-        )
+        return Layer(opacity_of(np.asarray(fitted, np.uint8)) * np.float32(rng.uniform(0.4, 1)), mark_colour(rng, 0.65))
 
     return overlay
 
@@ -299,21 +298,39 @@ KINDS: dict[str, tuple[Kind, float]] = {
 TEXTURE_FREQUENCY = 3.0
 
 
+@dataclass(frozen=True)
+class Repertoire:
+    """What `damage` draws from: ``kinds`` with their relative frequencies, and the ``style`` each layer is given."""
+
+    kinds: tuple[tuple[Kind, float], ...]
+    style: Style | None = None
+
+
+PLAIN = Repertoire(tuple(KINDS.values()))
+
+
 def damage(
-    picture: FloatImage, rng: Generator, count: int, scale: float = 1.0, textures: Sequence[ByteImage] = ()
+    picture: FloatImage,
+    rng: Generator,
+    count: int,
+    scale: float = 1.0,
+    textures: Sequence[ByteImage] = (),
+    repertoire: Repertoire = PLAIN,
 ) -> tuple[FloatImage, FloatImage]:
     """Lay ``count`` random defects on a picture.
 
     Returns the damaged picture, H × W × 3, and the mask of what hides it, H × W, 0 or 1: translucent stains, which
     leave the picture readable, are in the mask only at their tide lines.
     """
-    kinds = list(KINDS.values())
+    kinds = list(repertoire.kinds)
     if textures:
         kinds.append((from_texture(textures), TEXTURE_FREQUENCY))
     frequency = np.array([weight for _, weight in kinds])
     mask = np.zeros(picture.shape[:2], bool)
     for index in rng.choice(len(kinds), count, p=frequency / frequency.sum()):
         layer = kinds[index][0](picture, rng, scale)
+        if repertoire.style:
+            layer = repertoire.style(layer, picture, rng, scale)
         if rng.random() < 0.3:
             blurred = cv2.GaussianBlur(layer.opacity, (0, 0), 0.4 + 0.4 * rng.random() * scale)
             layer = replace(layer, opacity=blurred)

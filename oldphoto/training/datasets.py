@@ -19,7 +19,7 @@ from oldphoto.errors import UsageError
 from oldphoto.imagefile import INPUT_SUFFIXES
 from oldphoto.training.ageing import Severity, age, fade, jpeg
 from oldphoto.training.curriculum import as_picture
-from oldphoto.training.damage import damage
+from oldphoto.training.damage import PLAIN, Repertoire, damage
 from oldphoto.training.decoys import paste_decoys
 
 Example = dict[str, FloatImage]
@@ -109,7 +109,11 @@ def resized(square: FloatImage, side: int) -> FloatImage:
 
 
 def scratch_examples(
-    photos: Sequence[ByteImage], textures: Sequence[ByteImage], side: int, unlabelled: bool = False
+    photos: Sequence[ByteImage],
+    textures: Sequence[ByteImage],
+    side: int,
+    unlabelled: bool = False,
+    repertoire: Repertoire = PLAIN,
 ) -> Maker:
     """Examples of ``photo`` H × W × 3 and ``mask`` H × W for the scratch U-Net; three in ten of them undamaged.
 
@@ -127,7 +131,7 @@ def scratch_examples(
         optics, tone, noise, scan = 0.7 * rng.random(4) * (rng.random(4) > 0.3)
         hidden = rng.random() if rng.random() < 0.7 else 0.0
         severity = Severity(optics, tone, noise, hidden, scan)
-        aged = age(clean, rng, severity, scale, textures)
+        aged = age(clean, rng, severity, scale, textures, repertoire)
         before = {"scan": resized(clean, side)} if unlabelled else {}
         if larger == 1:
             return {"photo": aged.photo, "mask": aged.mask, **before}

@@ -29,6 +29,7 @@ from oldphoto.training.imagenet import knowing
 from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, require_crop, run
 from oldphoto.training.losses import dice
 from oldphoto.training.replay import training_batches
+from oldphoto.training.styles import VARIED
 
 NAME = "scratches"
 TOLERANCE = 2.0
@@ -116,9 +117,11 @@ def train(settings: Settings) -> None:
     net = channels_last(net, settings.device)
     optimiser = Optimiser([net], settings.learning_rate)
     photos, textures = load_scenes(settings.data), load_images(settings.data, "textures", "L")
-    make = scratch_examples(photos, textures, settings.crop)
+    make = scratch_examples(photos, textures, settings.crop, repertoire=VARIED)
     stream = training_batches(make, settings, settings.seed_of_examples(started))
-    make = scratch_examples(load_images(settings.data, "old"), textures, settings.crop, unlabelled=True)
+    make = scratch_examples(
+        load_images(settings.data, "old"), textures, settings.crop, unlabelled=True, repertoire=VARIED
+    )
     scans = training_batches(make, settings, settings.seed_of_examples(started) + 1, ceil(SCANS_SHARE * settings.batch))
     check = scratch_examples(load_held_out(settings.data, "photos"), textures, 256)
     rng = np.random.default_rng(7)
