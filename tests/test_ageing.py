@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import data
 
+from oldphoto.arrays import black_and_white
 from oldphoto.training import decoys
 from oldphoto.training.ageing import Aged, Severity, age
 from oldphoto.training.damage import Kind, damage, fold
@@ -186,7 +187,15 @@ def test_even_a_strip_ages(shape):
     assert np.isfinite(result.photo).all()
 
 
-@pytest.mark.parametrize("kind", decoys.KINDS, ids=lambda kind: kind.__name__)
+def test_decoys_in_a_black_and_white_picture_have_no_colour(photo: Photo) -> None:
+    gray = black_and_white(photo("rocket")[:128, :128])
+    for seed in range(20):
+        picture = decoys.paste_decoys(gray, np.random.default_rng(seed))
+        assert np.ptp(picture, axis=2).max() < 1e-6
+        assert not np.array_equal(picture, gray)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, _ in decoys.KINDS])
 def test_a_decoy_belongs_to_the_picture(kind: decoys.Kind, photo: Photo) -> None:
     """It changes part of a picture, in range, by chance alone, and leaves the rest as it was."""
     clean = photo("coffee")[:200, :300]

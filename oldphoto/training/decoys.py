@@ -14,17 +14,22 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from oldphoto.arrays import ByteImage, FloatImage
+from oldphoto.arrays import ByteImage, FloatImage, black_and_white
 from oldphoto.training.damage import anywhere, draw, opacity_of, smooth_noise, walk
 
 Kind = Callable[[FloatImage, Generator, float], FloatImage]
 
 
 def paste_decoys(picture: FloatImage, rng: Generator, scale: float = 1.0) -> FloatImage:
-    """The picture, H × W × 3 in [0, 1], with one or two kinds of decoys; ``scale`` as in `age`."""
-    for index in rng.choice(len(KINDS), rng.integers(1, 3), replace=False):
-        picture = KINDS[index](picture, rng, scale)
-    return picture
+    """The picture, H × W × 3 in [0, 1], with one or two kinds of decoys; ``scale`` as in `age`.
+
+    In a black and white picture they are so too: there, colour is a sure sign of damage.
+    """
+    gray = not np.ptp(picture, axis=2).any()
+    frequency = np.array([often for _, often in KINDS])
+    for index in rng.choice(len(KINDS), rng.integers(1, 3), replace=False, p=frequency / frequency.sum()):
+        picture = KINDS[index][0](picture, rng, scale)
+    return black_and_white(picture) if gray else picture
 
 
 def wires(picture: FloatImage, rng: Generator, scale: float) -> FloatImage:
@@ -150,7 +155,17 @@ def dotted(picture: FloatImage, rng: Generator, scale: float) -> FloatImage:
     return _laid(picture, canvas, rng, 0.35)
 
 
-KINDS: tuple[Kind, ...] = (wires, branches, railing, lettering, glints, frame, garments, dotted)
+KINDS: tuple[tuple[Kind, float], ...] = (
+    (wires, 0.3),
+    (branches, 1.0),
+    (railing, 1.0),
+    (lettering, 1.0),
+    (glints, 1.0),
+    (frame, 1.0),
+    (garments, 1.0),
+    (dotted, 1.0),
+)
+"""Every kind with how often it is drawn, relative to the others: wires seldom, for a scratch may look just like one."""
 
 
 def _thickness(rng: Generator, scale: float) -> int:
