@@ -472,7 +472,7 @@ def test_undamaged_pictures_taken_for_damaged_are_shown_again_until_they_are_not
     batch = {"photo": torch.stack([wire, calm, torn]), "mask": masks}
     seen = torch.full((3, 1, 32, 32), -9.0)
     seen[0, :, :4] = seen[2, :, :8] = 9.0
-    negatives.learn(batch, seen)
+    negatives.learn(batch, seen, torch.ones_like(seen))
     assert len(negatives) == 1  # not the calm picture, nor the one that is damaged
 
     later = {"photo": torch.full((2, 3, 32, 32), 0.3), "mask": torch.ones(2, 1, 32, 32)}
@@ -483,8 +483,48 @@ def test_undamaged_pictures_taken_for_damaged_are_shown_again_until_they_are_not
     assert later["mask"].all()  # what was given is left alone
 
     assert any(torch.equal(negatives.added_to(later)["photo"][0], wire) for _ in range(60))
-    negatives.learn({"photo": later["photo"], "mask": torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)}, seen[1:])
+    negatives.learn(
+        {"photo": later["photo"], "mask": torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)}, seen[1:], torch.ones(2, 1, 32, 32)
+    )
     assert len(negatives) == 0
+
+
+def test_what_is_beyond_the_cut_of_a_spliced_picture_is_its_neighbours_and_not_its_own() -> None:
+    levels = torch.arange(1.0, 9).view(8, 1, 1, 1)
+    batch = {"photo": levels.expand(8, 3, 32, 32), "mask": (levels % 2).expand(8, 1, 32, 32)}
+    shown, own = scratches.spliced(batch, np.random.default_rng(0))
+    shares = own.mean((1, 2, 3))
+    assert 1 <= (shares < 1).sum() <= 6
+    assert shares.min() >= 0.2
+    for key, pictures in batch.items():
+        assert torch.equal(shown[key] * own, pictures * own)
+        assert torch.equal(shown[key] * (1 - own), pictures.roll(1, 0) * (1 - own))
+
+
+def test_a_spliced_picture_is_judged_by_its_own_part() -> None:
+    negatives = scratches.HardNegatives(np.random.default_rng(0))
+    batch = {"photo": torch.zeros(1, 3, 32, 32), "mask": torch.zeros(1, 1, 32, 32)}
+    logits, own = torch.full((1, 1, 32, 32), -9.0), torch.ones(1, 1, 32, 32)
+    logits[..., 16:], own[..., 16:] = 9.0, 0
+    negatives.learn(batch, logits, own)
+    assert len(negatives) == 0
+    negatives.learn(batch, logits, 1 - own)
+    assert len(negatives) == 1
+
+
+@pytest.mark.parametrize("amount", [0.3, 1.8])
+def test_a_sharpened_picture_stays_in_range_and_even_areas_stay_as_they_are(photo: Photo, amount: float) -> None:
+    sharp = datasets.sharpened(photo("camera"), 0.8, amount)
+    assert sharp.min() >= 0 and sharp.max() <= 1
+    even = np.full((24, 24, 3), 0.4, np.float32)
+    assert np.allclose(datasets.sharpened(even, 0.8, amount), even, atol=1e-5)
+
+
+def test_edges_of_a_sharpened_picture_are_steeper() -> None:
+    edge = np.repeat(np.linspace(0.2, 0.8, 9, dtype=np.float32)[None, :, None], 9, 0).repeat(3, 2)
+    edge[:, :3], edge[:, 6:] = 0.2, 0.8
+    steepness = [np.abs(np.diff(picture, axis=1)).max() for picture in (edge, datasets.sharpened(edge, 1.0, 1.5))]
+    assert steepness[1] > 1.2 * steepness[0]
 
 
 def test_a_scan_that_nobody_marked_gets_more_damage_and_is_shown_before_it(data: Path) -> None:
@@ -533,7 +573,7 @@ def test_the_hardest_negatives_are_the_ones_that_are_kept(monkeypatch: pytest.Mo
     negatives = scratches.HardNegatives(np.random.default_rng(0))
     pictures = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 32, 32)
     logits = torch.tensor([1.0, 4.0, 2.0, 3.0]).view(4, 1, 1, 1).expand(4, 1, 32, 32)
-    negatives.learn({"photo": pictures, "mask": torch.zeros(4, 1, 32, 32)}, logits)
+    negatives.learn({"photo": pictures, "mask": torch.zeros(4, 1, 32, 32)}, logits, torch.ones(4, 1, 32, 32))
     blank = {"photo": torch.full((1, 3, 32, 32), -1.0), "mask": torch.zeros(1, 1, 32, 32)}
     shown = {float(negatives.added_to(blank)["photo"][0, 0, 0, 0]) for _ in range(200)}
     assert shown == {-1.0, 1.0, 3.0}
@@ -542,7 +582,8 @@ def test_the_hardest_negatives_are_the_ones_that_are_kept(monkeypatch: pytest.Mo
 def test_a_large_batch_is_shown_several_hard_negatives() -> None:
     negatives = scratches.HardNegatives(np.random.default_rng(0))
     mistaken = torch.rand(40, 3, 16, 16)
-    negatives.learn({"photo": mistaken, "mask": torch.zeros(40, 1, 16, 16)}, torch.zeros(40, 1, 16, 16))
+    whole = torch.ones(40, 1, 16, 16)
+    negatives.learn({"photo": mistaken, "mask": torch.zeros(40, 1, 16, 16)}, torch.zeros(40, 1, 16, 16), whole)
     batch = negatives.added_to({"photo": torch.zeros(60, 3, 16, 16), "mask": torch.ones(60, 1, 16, 16)})
     again = batch["photo"].flatten(1).any(1)
     assert 2 <= again.sum() <= 15

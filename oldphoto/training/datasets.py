@@ -29,7 +29,7 @@ Maker = Callable[[Generator], Example]
 MOST_HIDDEN = 0.35
 """A crop of which more than this is hidden teaches nothing: what was there can only be guessed."""
 
-DECOY_SHARE = 0.5
+DECOY_SHARE = 0.35
 """Share of the scratch U-Net's examples with something in the picture that only looks like damage."""
 
 REDUCED_SHARE = 0.6
@@ -39,6 +39,12 @@ Else a network learns how defects are drawn, which no other defects show: edges 
 """
 
 MOST_REDUCED = 2.0
+
+TURNED_SHARE = 0.6
+"""Share of them turned by a quarter, a half or three quarters: so lie scans, and what is damage does not hang on it."""
+
+SHARPENED_SHARE = 0.35
+"""Share of them made sharper than they are: drawn damage is not to be told by its being the sharpest there is."""
 
 SEEN = 0.35
 """A pixel of a reduced picture is damaged if more than this share of it is."""
@@ -108,6 +114,12 @@ def resized(square: FloatImage, side: int) -> FloatImage:
     return np.asarray(np.clip(cv2.resize(square, (side, side), interpolation=how), 0, 1), np.float32)
 
 
+def sharpened(picture: FloatImage, sigma: float, amount: float) -> FloatImage:
+    """A picture in [0, 1] with what a blur of ``sigma`` px takes from it added ``amount`` times."""
+    soft = cv2.GaussianBlur(picture, (0, 0), sigma)
+    return np.asarray(np.clip(picture + np.float32(amount) * (picture - soft), 0, 1), np.float32)
+
+
 def scratch_examples(
     photos: Sequence[ByteImage],
     textures: Sequence[ByteImage],
@@ -124,8 +136,12 @@ def scratch_examples(
     def make(rng: Generator) -> Example:
         larger = rng.uniform(1, MOST_REDUCED) if rng.random() < REDUCED_SHARE else 1.0
         whole = photos[int(rng.integers(len(photos)))]
-        clean = random_crop(whole, round(larger * side), rng, (0.6 * larger, 1.5 * larger))
+        clean = random_crop(whole, round(larger * side), rng, (0.5 * larger, 1.3 * larger))
         scale = larger * np.exp(rng.uniform(np.log(0.6), np.log(2.5)))
+        if rng.random() < TURNED_SHARE:
+            clean = np.ascontiguousarray(np.rot90(clean, int(rng.integers(1, 4))))
+        if rng.random() < SHARPENED_SHARE:
+            clean = sharpened(clean, larger * rng.uniform(0.5, 1.2), rng.uniform(0.3, 1.8))
         if not unlabelled and rng.random() < DECOY_SHARE:
             clean = paste_decoys(clean, rng, scale)
         optics, tone, noise, scan = 0.7 * rng.random(4) * (rng.random(4) > 0.3)

@@ -53,6 +53,13 @@ TOLD_SHARE = 0.6
 SHOWN_AGAIN = 0.1
 """Share of the examples that are one of them."""
 
+SPLICED_SHARE = 0.3
+"""Share of the examples a part of which is another's.
+
+Else a network learns by heart which pictures are undamaged, as those that are shown again are, and pictures like them
+are so to it whatever is drawn across.
+"""
+
 SCANS_SHARE = 0.25
 """Real scans shown besides, as a share of the batch."""
 
@@ -92,9 +99,12 @@ class HardNegatives:
         photo[:count], mask[:count] = torch.stack([self._pictures[index] for index in self._shown]), 0
         return {"photo": photo, "mask": mask}
 
-    def learn(self, batch: Batch, logits: Tensor) -> None:
-        """Take note of what the network makes of a batch that came from `added_to`."""
-        alarms = logits.detach().sigmoid().mean((1, 2, 3)).tolist()
+    def learn(self, batch: Batch, logits: Tensor, own: Tensor) -> None:
+        """Take note of what the network makes of a batch that came from `added_to`.
+
+        ``own``: N × 1 × H × W, 1 where it was shown that batch, 0 where parts of others.
+        """
+        alarms = ((logits.detach().sigmoid() * own).sum((1, 2, 3)) / own.sum((1, 2, 3))).tolist()
         undamaged = (~batch["mask"].flatten(1).any(1)).tolist()
         for place, index in enumerate(self._shown):
             self._alarms[index] = alarms[place]
@@ -138,18 +148,19 @@ def train(settings: Settings) -> None:
         if small := chances.random() < SMALL_SHARE:
             batch, unlabelled = halved(batch), halved(unlabelled)
         labelled = len(batch["photo"])
-        photo = torch.cat([batch["photo"], unlabelled["photo"]])
+        shown, own = spliced(batch, chances)
+        photo = torch.cat([shown["photo"], unlabelled["photo"]])
         with autocast(settings):
             with torch.no_grad():
                 certain = believed(average, unlabelled)
                 hint = average.hint(photo, int(chances.choice(len(HALVINGS), p=HALVINGS)))
             logits = net(photo, hint, told=chances.random() < TOLD_SHARE).float()
-        entropy = F.binary_cross_entropy_with_logits(logits[:labelled], batch["mask"])
-        overlap = dice(logits[:labelled], batch["mask"])
+        entropy = F.binary_cross_entropy_with_logits(logits[:labelled], shown["mask"])
+        overlap = dice(logits[:labelled], shown["mask"])
         added = F.binary_cross_entropy_with_logits(logits[labelled:], unlabelled["mask"], reduction="none")
         agreement = (added * certain).mean()
         if not small:
-            negatives.learn(batch, logits[:labelled])
+            negatives.learn(batch, logits[:labelled], own)
         optimiser.step(entropy + 0.3 * overlap + SCANS_SHARE * agreement, progress)
         measured = {"entropy": entropy, "dice": overlap, "on scans": agreement, "certain": certain.mean()}
         return {key: value.detach() for key, value in measured.items()} | {"hard negatives": float(len(negatives))}
@@ -161,6 +172,19 @@ def train(settings: Settings) -> None:
         )
 
     run(NAME, settings, step, save)
+
+
+def spliced(batch: Batch, rng: Generator) -> tuple[Batch, Tensor]:
+    """Give SPLICED_SHARE of the examples, beyond a straight cut, that part of their neighbour in the batch.
+
+    Returns the batch, and where its examples are their own: N × 1 × H × W, 1 or 0 (Yun et al., CutMix, ICCV 2019).
+    """
+    own = torch.ones_like(batch["mask"])
+    for index in np.flatnonzero(rng.random(len(own)) < SPLICED_SHARE):
+        cut = round(rng.uniform(0.25, 0.75) * own.shape[2])
+        beyond = own[index, :, cut:] if rng.random() < 0.5 else own[index, :, :, cut:]
+        beyond.zero_()
+    return {key: torch.where(own > 0, pictures, pictures.roll(1, 0)) for key, pictures in batch.items()}, own
 
 
 def halved(batch: Batch) -> Batch:
