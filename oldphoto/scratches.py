@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -14,6 +13,7 @@ from torch import Tensor
 from oldphoto import checkpoints
 from oldphoto.arrays import FloatImage
 from oldphoto.nets.inference import rearranged
+from oldphoto.nets.mirrors import mean, mirrored, unmirrored
 from oldphoto.nets.unet import ScratchUNet
 from oldphoto.nets.windows import Window
 from oldphoto.pyramid import depth, doubled, halve, strips
@@ -24,7 +24,8 @@ BASE = 96
 what was seen before as a hint: large tears and wide folds show in the smallest, hairlines in the largest."""
 
 WHOLE = 192
-"""With a short side below twice this, px, a photo goes through in one piece, and the network is told what it shows."""
+"""With a short side below twice this, px, a photo goes through in one piece, the network is told what it shows, and
+what it says of the mirror images counts as much: there, that costs little."""
 
 ENLARGED = 384
 """From a short side of twice this, px, a scan shows no more than a smaller one, but thinner things: what was found in
@@ -90,15 +91,19 @@ class ScratchDetector:
         if depth(rgb.shape, BASE):
             for rows, hint in doubled(self._seen(halve(rgb)), found.shape):
                 found[rows] = hint
-        told = not depth(rgb.shape, WHOLE)
-        network = self._keeping if depth(rgb.shape, ENLARGED) else partial(self._network, told=told)
+        whole = not depth(rgb.shape, WHOLE)
+        network = self._mirrored if whole else self._keeping if depth(rgb.shape, ENLARGED) else self._network
         pictures = (rgb, found)
         run_tiled(network, pictures, found, self.net.multiple, self.device, self.tile, MARGIN, cuts=True, half=True)
         return found
 
-    def _network(self, picture: Tensor, hint: Tensor, wanted: Window, told: bool = False) -> Tensor:
-        probability: Tensor = self.net(picture, hint, wanted, told).sigmoid()
+    def _network(self, picture: Tensor, hint: Tensor, wanted: Window) -> Tensor:
+        probability: Tensor = self.net(picture, hint, wanted).sigmoid()
         return probability
+
+    def _mirrored(self, picture: Tensor, hint: Tensor, wanted: Window) -> Tensor:
+        answers = self.net(mirrored(picture), mirrored(hint), told=True).sigmoid()
+        return wanted.of(mean(unmirrored(answers)))
 
     def _keeping(self, picture: Tensor, hint: Tensor, wanted: Window) -> Tensor:
         return torch.maximum(self._network(picture, hint, wanted), wanted.of(hint))

@@ -212,6 +212,19 @@ def test_a_tile_never_grows_with_the_picture(height: int, width: int, tile: int)
     assert max(seen) <= limit
 
 
+@pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)])
+def test_what_is_damage_in_a_small_photo_does_not_hang_on_how_it_lies(
+    axes: tuple[int, ...], random_weights: Path, photo: Photo
+) -> None:
+    picture = photo("astronaut")[:256, :320]
+    detector = ScratchDetector("cpu", random_weights)
+    seen, of_mirrored = (
+        detector.probability(np.ascontiguousarray(given)) for given in (picture, np.flip(picture, axes))
+    )
+    assert seen.std() > 1e-4, "a network that says the same everywhere would pass"
+    np.testing.assert_allclose(np.flip(of_mirrored, axes), seen, atol=1e-4)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 200), (37, 3), (200, 131)])
 def test_the_networks_take_the_smallest_and_thinnest_pictures(shape: tuple[int, int], random_weights: Path) -> None:
     picture = noise(*shape, 3)
