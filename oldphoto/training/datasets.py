@@ -43,8 +43,12 @@ MOST_REDUCED = 2.0
 TURNED_SHARE = 0.6
 """Share of them turned by a quarter, a half or three quarters: so lie scans, and what is damage does not hang on it."""
 
-SHARPENED_SHARE = 0.35
-"""Share of them made sharper than they are: drawn damage is not to be told by its being the sharpest there is."""
+CRISP_SHARE = 0.35
+"""Share of them with neither blur nor scan, as sharp as pictures are on a screen, and some sharper.
+
+Else a network takes for damage what is sharper than the picture, and sees none where nothing can be: in a white line
+across a sharp picture 0.003, across the same blurred by 1 px 0.99.
+"""
 
 SEEN = 0.35
 """A pixel of a reduced picture is damaged if more than this share of it is."""
@@ -134,19 +138,20 @@ def scratch_examples(
     """
 
     def make(rng: Generator) -> Example:
-        larger = rng.uniform(1, MOST_REDUCED) if rng.random() < REDUCED_SHARE else 1.0
+        crisp = rng.random() < CRISP_SHARE
+        larger = rng.uniform(1, MOST_REDUCED) if not crisp and rng.random() < REDUCED_SHARE else 1.0
         whole = photos[int(rng.integers(len(photos)))]
         clean = random_crop(whole, round(larger * side), rng, (0.5 * larger, 1.3 * larger))
         scale = larger * np.exp(rng.uniform(np.log(0.6), np.log(2.5)))
         if rng.random() < TURNED_SHARE:
             clean = np.ascontiguousarray(np.rot90(clean, int(rng.integers(1, 4))))
-        if rng.random() < SHARPENED_SHARE:
-            clean = sharpened(clean, larger * rng.uniform(0.5, 1.2), rng.uniform(0.3, 1.8))
+        if crisp:
+            clean = sharpened(clean, rng.uniform(0.5, 1.2), max(0.0, rng.uniform(-0.5, 1.8)))
         if not unlabelled and rng.random() < DECOY_SHARE:
             clean = paste_decoys(clean, rng, scale)
         optics, tone, noise, scan = 0.7 * rng.random(4) * (rng.random(4) > 0.3)
         hidden = rng.random() if rng.random() < 0.7 else 0.0
-        severity = Severity(optics, tone, noise, hidden, scan)
+        severity = Severity(0.0 if crisp else optics, tone, noise, hidden, 0.0 if crisp else scan)
         aged = age(clean, rng, severity, scale, textures, repertoire)
         before = {"scan": resized(clean, side)} if unlabelled else {}
         if larger == 1:
