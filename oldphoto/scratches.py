@@ -13,7 +13,6 @@ from torch import Tensor
 from oldphoto import checkpoints
 from oldphoto.arrays import FloatImage
 from oldphoto.nets.inference import rearranged
-from oldphoto.nets.mirrors import mean, mirrored, unmirrored
 from oldphoto.nets.unet import ScratchUNet
 from oldphoto.nets.windows import Window
 from oldphoto.pyramid import depth, doubled, halve, strips
@@ -25,7 +24,7 @@ what was seen before as a hint: large tears and wide folds show in the smallest,
 
 WHOLE = 192
 """With a short side below twice this, px, a photo goes through in one piece, the network is told what it shows, and
-what it says of the mirror images counts as much: there, that costs little."""
+what it says of the mirror image counts as much: there, that costs little."""
 
 ENLARGED = 384
 """From a short side of twice this, px, a scan shows no more than a smaller one, but thinner things: what was found in
@@ -102,8 +101,10 @@ class ScratchDetector:
         return probability
 
     def _mirrored(self, picture: Tensor, hint: Tensor, wanted: Window) -> Tensor:
-        answers = self.net(mirrored(picture), mirrored(hint), told=True).sigmoid()
-        return wanted.of(mean(unmirrored(answers)))
+        """The mean of two answers; upside down the network, which never was trained so for long, sees half as much."""
+        pictures, hints = (torch.cat([given, given.flip(3)]) for given in (picture, hint))
+        seen, of_mirrored = self.net(pictures, hints, told=True).sigmoid().chunk(2)
+        return wanted.of((seen + of_mirrored.flip(3)) / 2)
 
     def _keeping(self, picture: Tensor, hint: Tensor, wanted: Window) -> Tensor:
         return torch.maximum(self._network(picture, hint, wanted), wanted.of(hint))

@@ -212,17 +212,12 @@ def test_a_tile_never_grows_with_the_picture(height: int, width: int, tile: int)
     assert max(seen) <= limit
 
 
-@pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)])
-def test_what_is_damage_in_a_small_photo_does_not_hang_on_how_it_lies(
-    axes: tuple[int, ...], random_weights: Path, photo: Photo
-) -> None:
+def test_a_small_photo_and_its_mirror_image_are_damaged_at_the_same_places(random_weights: Path, photo: Photo) -> None:
     picture = photo("astronaut")[:256, :320]
     detector = ScratchDetector("cpu", random_weights)
-    seen, of_mirrored = (
-        detector.probability(np.ascontiguousarray(given)) for given in (picture, np.flip(picture, axes))
-    )
+    seen, of_mirrored = detector.probability(picture), detector.probability(np.ascontiguousarray(picture[:, ::-1]))
     assert seen.std() > 1e-4, "a network that says the same everywhere would pass"
-    np.testing.assert_allclose(np.flip(of_mirrored, axes), seen, atol=1e-4)
+    np.testing.assert_allclose(of_mirrored[:, ::-1], seen, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 200), (37, 3), (200, 131)])

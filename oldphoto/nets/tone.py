@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from oldphoto.nets.blocks import Downsample, ResidualBlock, start_at_zero
 from oldphoto.nets.efficientnet import Context
-from oldphoto.nets.mirrors import mean, mirrored, unmirrored
 
 KNOTS = 9
 """Points of the tone curve, evenly spaced over [0, 1]."""
@@ -120,8 +119,16 @@ class ToneNet(nn.Module):
         )
 
     def of_mirrored(self, thumbnail: Tensor) -> ToneMap:
-        """The mean of the maps of a thumbnail and its three mirror images."""
-        tone = self(mirrored(thumbnail))
+        """The mean of the maps of a thumbnail and its three mirror images: part of what each of them says is chance."""
+        axes = ((), (3,), (2,), (2, 3))
+        tone = self(torch.cat([thumbnail.flip(mirrored) for mirrored in axes]))
+
+        def mean(values: Tensor) -> Tensor:
+            return torch.stack(values.chunk(len(axes))).mean(0)
+
+        def unmirrored(fields: Tensor) -> Tensor:
+            return torch.cat([part.flip(a) for part, a in zip(fields.chunk(len(axes)), axes, strict=True)])
+
         return ToneMap(mean(tone.curve), mean(tone.matrix), mean(unmirrored(tone.gain)), mean(unmirrored(tone.offset)))
 
 
