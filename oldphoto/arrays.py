@@ -18,6 +18,11 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """The weights of red, green and blue in brightness (ITU-R BT.601)."""
 
 
+def is_gray(rgb: FloatImage) -> bool:
+    """Whether a picture, H × W × 3, has the same in all three channels everywhere."""
+    return bool(np.ptp(rgb, 2).max() == 0)
+
+
 def black_and_white(rgb: FloatImage) -> FloatImage:
     """A colour picture, H × W × 3, with its brightness in all three channels."""
     return np.repeat((rgb @ LUMA)[..., None], 3, 2)

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from oldphoto.arrays import FloatImage
+from oldphoto.arrays import FloatImage, is_gray
 from oldphoto.classical.blind import estimate_blur, find_psf
 from oldphoto.classical.deconvolution import METHODS, check, deconvolve
 from oldphoto.classical.noise import is_uniform
@@ -104,7 +102,7 @@ class Deblurrer:
         if method == "hqs" and self.prior is None:
             self._load_prior()
         restored = deconvolve(rgb, psf, method, self.balance, self.prior)
-        if np.ptp(rgb, 2).max() == 0:
+        if is_gray(rgb):
             restored[:] = restored.mean(2, keepdims=True)
         return restored
 

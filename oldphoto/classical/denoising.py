@@ -13,7 +13,7 @@ import scipy.ndimage
 import scipy.special
 from skimage import restoration
 
-from oldphoto.arrays import FloatImage
+from oldphoto.arrays import FloatImage, is_gray
 from oldphoto.classical.learned import Denoiser
 from oldphoto.classical.noise import Noise, estimate_noise, impulse_mask, measure, noise_sigma
 from oldphoto.errors import PhotoError, UsageError
@@ -239,6 +239,6 @@ def _by_channel(rgb: FloatImage, function: Callable[[FloatImage], FloatImage]) -
 def _finished(rgb: FloatImage, result: FloatImage) -> FloatImage:
     """The result in [0, 1], gray where the photo is."""
     result = result.reshape(rgb.shape)  # scikit-image drops axes of one pixel
-    if np.ptp(rgb, 2).max() == 0:
+    if is_gray(rgb):
         result = np.repeat(result.mean(2, keepdims=True), 3, 2)
     return np.ascontiguousarray(result.clip(0, 1), np.float32)

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from oldphoto.arrays import ByteImage, FloatImage, black_and_white
+from oldphoto.arrays import ByteImage, FloatImage, black_and_white, is_gray
 from oldphoto.training.damage import anywhere, draw, opacity_of, smooth_noise, walk
 
 Kind = Callable[[FloatImage, Generator, float], FloatImage]
@@ -25,7 +25,7 @@ def paste_decoys(picture: FloatImage, rng: Generator, scale: float = 1.0) -> Flo
 
     In a black and white picture they are so too: there, colour is a sure sign of damage.
     """
-    gray = not np.ptp(picture, axis=2).any()
+    gray = is_gray(picture)
     frequency = np.array([often for _, often in KINDS])
     for index in rng.choice(len(KINDS), rng.integers(1, 3), replace=False, p=frequency / frequency.sum()):
         picture = KINDS[index][0](picture, rng, scale)

@@ -12,7 +12,7 @@ from numpy.random import Generator
 from torch import Tensor
 
 from oldphoto import checkpoints
-from oldphoto.arrays import ByteImage
+from oldphoto.arrays import ByteImage, is_gray
 from oldphoto.nets.denoiser import DenoiserNet
 from oldphoto.training.datasets import Batch, Example, Maker, batches, load_held_out, load_images, random_crop
 from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, require_crop, run
@@ -41,7 +41,7 @@ def denoising_examples(photos: Sequence[ByteImage], side: int, levels: Sequence[
         clean = random_crop(photos[int(rng.integers(len(photos)))], side, rng, (0.5, 1.1))
         exponent = float(rng.choice([0.5, 1.0])) if levels is None and rng.random() < SIGNAL_DEPENDENT else 0.0
         sigma = np.float32(DenoiserNet.highest * rng.random() ** 1.6 if levels is None else rng.choice(levels))
-        gray = np.ptp(clean, 2).max() == 0
+        gray = is_gray(clean)
         # The noise of a black-and-white photograph is one, too, unless it was scanned in colour.
         noise = rng.standard_normal((side, side, 1 if gray and rng.random() < 0.85 else 3), np.float32)
         photo = clean + sigma * clean**exponent * noise
