@@ -45,13 +45,25 @@ SURE = 0.98
 """The highest value of a mask that was found: only a person's mask says 1, repair this whatever it looks like."""
 
 
+def where_rare(probability: Tensor) -> Tensor:
+    """How likely damage is where it is RARER, by how likely it was where the network was trained; both in [0, 1]."""
+    return probability / (probability + RARER * (1 - probability))
+
+
 def graded(probability: Tensor) -> Tensor:
     """Turn what the network says, N × 1 × H × W in [0, 1], into the mask that repair goes by.
 
     As likely as damage is where it is rare, nothing where that is faint, and grown by a pixel.
     """
-    rare = probability / (probability + RARER * (1 - probability))
+    rare = where_rare(probability)
     return F.max_pool2d(rare.clamp(max=SURE) * (rare >= FAINT), 3, 1, 1)
+
+
+def to_mask(probability: FloatImage) -> FloatImage:
+    """As `graded`, of one picture where damage is rare, H × W: in place, and faster."""
+    np.minimum(probability, np.float32(SURE), out=probability)
+    probability[probability < FAINT] = 0
+    return np.asarray(cv2.dilate(probability, np.ones((3, 3), np.uint8)), np.float32)
 
 
 class ScratchDetector:
@@ -71,17 +83,13 @@ class ScratchDetector:
 
         Values between say how likely damage is; half and more counts as damaged.
         """
-        mask = self.probability(rgb)
-        # As `graded`, which the trainers use: in place, and faster on one picture.
-        np.minimum(mask, np.float32(SURE), out=mask)
-        mask[mask < FAINT] = 0
-        return np.asarray(cv2.dilate(mask, np.ones((3, 3), np.uint8)), np.float32)
+        return to_mask(self.probability(rgb))
 
     def probability(self, rgb: FloatImage) -> FloatImage:
         """How likely each pixel is damaged, H × W in [0, 1]."""
         probability = self._seen(rgb)
         for rows in strips(len(probability)):
-            probability[rows] /= probability[rows] + np.float32(RARER) * (1 - probability[rows])
+            probability[rows] = where_rare(torch.from_numpy(probability[rows])).numpy()
         return probability
 
     def _seen(self, rgb: FloatImage) -> FloatImage:

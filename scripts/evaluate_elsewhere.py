@@ -25,7 +25,7 @@ from skimage import data, draw, exposure, filters, morphology, transform, util
 from oldphoto.arrays import FloatImage
 from oldphoto.evaluation import Comparison, Distance, average_precision, compare, perceptual_distance
 from oldphoto.pipeline import RestoreOptions, Restorer
-from oldphoto.scratches import ScratchDetector
+from oldphoto.scratches import ScratchDetector, to_mask
 from oldphoto.training.scratches import tolerant_f1
 
 PHOTOS = (
@@ -205,10 +205,11 @@ class Result:
 
 def measure(aged: Aged, restorer: Restorer, detector: ScratchDetector, distance: Distance) -> Result:
     """Restore one photograph and compare."""
-    restored = restorer.restore(aged.photo).rgb
+    probability = detector.probability(aged.photo)
+    restored = restorer.restore(aged.photo, to_mask(probability.copy())).rgb
     true = restorer.restore(aged.photo, aged.damage.astype(np.float32)).rgb
     compared = [compare(picture, aged.clean, distance) for picture in (aged.photo, restored, true)]
-    return Result(aged, *compared, detector.probability(aged.photo), restored)
+    return Result(aged, *compared, probability, restored)
 
 
 def report(results: Sequence[Result], alarms: float) -> list[str]:
@@ -254,7 +255,7 @@ def main() -> None:
     parser.add_argument("--each", action="store_true", help="a line for each photo, too")
     parser.add_argument("--sheet", type=Path, help="where to save a picture of the first of each photo")
     arguments = parser.parse_args()
-    restorer = Restorer(RestoreOptions(with_scratch=True, faces=False), checkpoints=arguments.weights)
+    restorer = Restorer(RestoreOptions(faces=False), checkpoints=arguments.weights)
     detector = ScratchDetector(checkpoints_folder=arguments.weights)
     distance = perceptual_distance()
     pictures = [age(name, seed) for seed in range(arguments.seeds) for name in PHOTOS]
