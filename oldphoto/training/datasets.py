@@ -53,6 +53,9 @@ across a sharp picture 0.003, across the same blurred by 1 px 0.99.
 SEEN = 0.35
 """A pixel of a reduced picture is damaged if more than this share of it is."""
 
+DETAIL_SHARE = 0.4
+"""Share of the tone estimator's examples that may show a small part of a photograph."""
+
 GRAY_SHARE = 0.45
 """Share of the training photographs shown in black and white, as most old photographs are."""
 
@@ -217,12 +220,15 @@ def _correction(toned: FloatImage, clean: FloatImage, rng: Generator) -> Callabl
 def tone_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage], side: int) -> Maker:
     """Thumbnails of whole photographs: ``photo`` faded, ``clean`` true in tone.
 
-    A thumbnail averages noise and blur away, so that fading is all that is simulated, and some defects.
+    A thumbnail averages noise and blur away, so that fading is all that is simulated, and some defects. Some show but a
+    detail: brick walls and lawns have little contrast, and are not faded.
     """
 
     def make(rng: Generator) -> Example:
         image = photos[int(rng.integers(len(photos)))]
-        height, width = (max(32, int(share * n)) for share, n in zip(rng.uniform(0.6, 1, 2), image.shape, strict=False))
+        least = 0.2 if rng.random() < DETAIL_SHARE else 0.6
+        shares = rng.uniform(least, 1, 2)
+        height, width = (max(32, int(share * n)) for share, n in zip(shares, image.shape, strict=False))
         top, left = int(rng.integers(image.shape[0] - height + 1)), int(rng.integers(image.shape[1] - width + 1))
         piece = image[top : top + height, left : left + width]
         clean = to_float(np.asarray(cv2.resize(piece, (side, side), interpolation=cv2.INTER_AREA), np.uint8))
