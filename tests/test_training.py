@@ -489,6 +489,18 @@ def test_undamaged_pictures_taken_for_damaged_are_shown_again_until_they_are_not
     assert len(negatives) == 0
 
 
+def test_the_tone_estimator_sees_whole_photos_and_details() -> None:
+    """A spot in the middle fills up to 0.11 of what shows most of the photo, more or nothing of a detail."""
+    photo = np.zeros((200, 200, 3), np.uint8)
+    photo[80:120, 80:120] = 255
+    make = datasets.tone_examples([photo], [np.zeros((64, 64), np.uint8)], 64)
+    rng = np.random.default_rng(0)
+    white = np.array([(make(rng)["clean"] > 0.5).mean() for _ in range(120)])
+    assert 0.02 < np.mean(white == 0) < 0.4
+    assert np.mean((white > 0.03) & (white < 0.12)) > 0.5
+    assert white.max() > 0.13
+
+
 def test_what_is_beyond_the_cut_of_a_spliced_picture_is_its_neighbours_and_not_its_own() -> None:
     levels = torch.arange(1.0, 9).view(8, 1, 1, 1)
     batch = {"photo": levels.expand(8, 3, 32, 32), "mask": (levels % 2).expand(8, 1, 32, 32)}
@@ -499,6 +511,23 @@ def test_what_is_beyond_the_cut_of_a_spliced_picture_is_its_neighbours_and_not_i
     for key, pictures in batch.items():
         assert torch.equal(shown[key] * own, pictures * own)
         assert torch.equal(shown[key] * (1 - own), pictures.roll(1, 0) * (1 - own))
+
+
+def test_damage_laid_over_from_the_neighbour_is_marked_and_all_else_stays_as_it_was() -> None:
+    levels = torch.arange(8.0).view(8, 1, 1, 1) / 8
+    mask = torch.zeros(8, 1, 32, 32)
+    mask[::2, :, 4:8], mask[1::2, :, :, 20:24] = 1, 1
+    photo = (levels + 0.05 * mask).expand(8, 3, 32, 32)
+    shown, own = scratches.pasted({"photo": photo, "mask": mask}, torch.ones_like(mask), np.random.default_rng(1))
+    chosen = (own.mean((1, 2, 3)) < 1).flatten()
+    assert 1 <= chosen.sum() <= 5
+    for index in range(8):
+        laid = mask[index - 1] if chosen[index] else torch.zeros_like(mask[0])
+        assert torch.equal(shown["mask"][index], torch.maximum(mask[index], laid))
+        assert torch.equal(own[index], 1 - laid)
+        assert torch.allclose(shown["photo"][index] * laid, photo[index - 1] * laid)
+        far = 1 - torch.nn.functional.max_pool2d(laid[None], 3, 1, 1)[0]
+        assert torch.equal(shown["photo"][index] * far, photo[index] * far)
 
 
 def test_a_spliced_picture_is_judged_by_its_own_part() -> None:

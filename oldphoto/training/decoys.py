@@ -156,8 +156,8 @@ def dotted(picture: FloatImage, rng: Generator, scale: float) -> FloatImage:
 
 
 KINDS: tuple[tuple[Kind, float], ...] = (
-    (wires, 0.3),
-    (branches, 1.0),
+    (wires, 0.15),
+    (branches, 0.4),
     (railing, 1.0),
     (lettering, 1.0),
     (glints, 1.0),
@@ -165,7 +165,8 @@ KINDS: tuple[tuple[Kind, float], ...] = (
     (garments, 1.0),
     (dotted, 1.0),
 )
-"""Every kind with how often it is drawn, relative to the others: wires seldom, for a scratch may look just like one."""
+"""Every kind with how often it is drawn, relative to the others: wires and branches seldom, for scratches and cracks
+may look just like them. A detector that was shown more of them left most dark lines in the pictures."""
 
 
 def _thickness(rng: Generator, scale: float) -> int:

@@ -60,6 +60,13 @@ Else a network learns by heart which pictures are undamaged, as those that are s
 are so to it whatever is drawn across.
 """
 
+PASTED_SHARE = 0.25
+"""Share of the examples that are given the damage of their neighbour, besides their own, whatever its sharpness.
+
+Else damage is what is sharper than the picture, as it is where a lens was before it (copy-paste: Ghiasi et al., CVPR
+2021).
+"""
+
 SCANS_SHARE = 0.25
 """Real scans shown besides, as a share of the batch."""
 
@@ -148,7 +155,7 @@ def train(settings: Settings) -> None:
         if small := chances.random() < SMALL_SHARE:
             batch, unlabelled = halved(batch), halved(unlabelled)
         labelled = len(batch["photo"])
-        shown, own = spliced(batch, chances)
+        shown, own = pasted(*spliced(batch, chances), chances)
         photo = torch.cat([shown["photo"], unlabelled["photo"]])
         with autocast(settings):
             with torch.no_grad():
@@ -185,6 +192,19 @@ def spliced(batch: Batch, rng: Generator) -> tuple[Batch, Tensor]:
         beyond = own[index, :, cut:] if rng.random() < 0.5 else own[index, :, :, cut:]
         beyond.zero_()
     return {key: torch.where(own > 0, pictures, pictures.roll(1, 0)) for key, pictures in batch.items()}, own
+
+
+def pasted(batch: Batch, own: Tensor, rng: Generator) -> tuple[Batch, Tensor]:
+    """Lay the damage of their neighbour in the batch over PASTED_SHARE of the examples.
+
+    Returns the batch, and what is left of ``own``, where examples are their own: N × 1 × H × W, 1 or 0.
+    """
+    chosen = torch.from_numpy(rng.random(len(own)) < PASTED_SHARE).to(own.device).view(-1, 1, 1, 1)
+    photo, mask = batch["photo"], batch["mask"]
+    laid = mask.roll(1, 0) * chosen
+    opacity = torch.maximum(laid, F.avg_pool2d(laid, 3, 1, 1, count_include_pad=False))
+    covered = photo + opacity * (photo.roll(1, 0) - photo)
+    return {"photo": covered, "mask": torch.maximum(mask, laid)}, own * (1 - laid)
 
 
 def halved(batch: Batch) -> Batch:

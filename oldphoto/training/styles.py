@@ -132,6 +132,11 @@ def translucent(layer: Layer, picture: FloatImage, rng: Generator, scale: float)
     return replace(layer, colour=picture + strength * (np.float32(rng.random() < 0.6) - picture))
 
 
+def darkened(layer: Layer, picture: FloatImage, rng: Generator, scale: float) -> Layer:
+    """Dirt, ink and gaps of a negative where the kind is mostly bare paper: the picture has dark lines of its own."""
+    return replace(layer, colour=mark_colour(rng, 0.0))
+
+
 def coloured(layer: Layer, picture: FloatImage, rng: Generator, scale: float) -> Layer:
     """In a strong colour: scratches through some of the layers of colour film, ink, rust."""
     return replace(layer, colour=rng.random(3).astype(np.float32))
@@ -176,6 +181,7 @@ def faint(layer: Layer, picture: FloatImage, rng: Generator, scale: float) -> La
 
 
 STYLES: tuple[tuple[Style, float], ...] = (
+    (darkened, 0.35),
     (mottled, 0.25),
     (translucent, 0.15),
     (coloured, 0.08),
