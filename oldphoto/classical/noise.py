@@ -21,7 +21,7 @@ import scipy.optimize
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from oldphoto.arrays import FloatImage
+from oldphoto.arrays import FloatImage, is_gray
 from oldphoto.errors import PhotoError
 
 Array = NDArray[np.float64]
@@ -151,7 +151,7 @@ def add_noise(rgb: FloatImage, type: str, level: float, rng: Generator) -> Float
 
     ``level``: as in Noise; for jpeg the quality, 1 to 100. Grain is Gaussian noise seen through a Gaussian of one px.
     """
-    gray = np.ptp(rgb, 2).max() == 0
+    gray = is_gray(rgb)
     plane = np.asarray(rgb[..., :1] if gray else rgb, np.float64)
     if type == "gaussian":
         noisy = plane + level * rng.standard_normal(plane.shape)
