@@ -166,7 +166,7 @@ KINDS: tuple[tuple[Kind, float], ...] = (
     (dotted, 1.0),
 )
 """Every kind with how often it is drawn, relative to the others: wires and branches seldom, for scratches and cracks
-may look just like them. A detector that was shown more of them left most dark lines in the pictures."""
+may look just like them."""
 
 
 def _thickness(rng: Generator, scale: float) -> int:
