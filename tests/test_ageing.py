@@ -9,14 +9,15 @@ import pytest
 from conftest import Photo
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 from skimage import data
 
 from oldphoto.arrays import black_and_white
 from oldphoto.training import decoys
 from oldphoto.training.ageing import Aged, Severity, age
-from oldphoto.training.damage import Kind, damage, fold
+from oldphoto.training.damage import Kind, Layer, damage, fold
 from oldphoto.training.datasets import scratch_examples
-from oldphoto.training.styles import STYLES, VARIED, styled
+from oldphoto.training.styles import STYLES, VARIED, confined, missing, styled
 from oldphoto.work import age_by_name
 
 NOTHING = Severity(0, 0, 0, 0, 0)
@@ -208,7 +209,36 @@ def test_a_decoy_belongs_to_the_picture(kind: decoys.Kind, photo: Photo) -> None
         assert picture.min() >= 0
         assert picture.max() <= 1
         untouched = np.abs(picture - clean).max(2) == 0
-        assert 0.1 < untouched.mean() < 1
+        assert (0 if kind in (decoys.masonry, decoys.pebbles) else 0.1) <= untouched.mean() < 1
+
+
+def test_a_surface_covers_the_picture(photo: Photo) -> None:
+    pictures = [photo(name)[:90, :120] for name in ("coffee", "rocket")]
+    for seed in range(12):
+        on_one, on_other = (decoys.surface(picture, np.random.default_rng(seed), 1.0) for picture in pictures)
+        np.testing.assert_allclose(on_one, on_other, atol=1e-6)
+        assert on_one.shape == (90, 120, 3)
+        assert on_one.std() > 0.005
+
+
+def test_what_is_missing_of_a_photo_lies_at_its_border(clean):
+    hidden = []
+    for seed in range(40):
+        gone = missing(clean, np.random.default_rng(seed), 1.0).opacity
+        pieces, _ = ndimage.label(gone > 0.3)
+        rim = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])
+        assert set(range(1, pieces.max() + 1)) <= set(rim.tolist())
+        hidden.append((gone > 0.3).mean())
+    assert min(hidden) > 0.005
+    assert max(hidden) < 0.35
+    assert 0.02 < np.mean(hidden) < 0.1
+
+
+def test_confined_damage_leaves_the_rest_of_the_photo_alone(clean):
+    everywhere = Layer(np.ones(clean.shape[:2], np.float32), np.zeros(3, np.float32))
+    for seed in range(20):
+        opacity = confined(everywhere, clean, np.random.default_rng(seed), 1.0).opacity
+        assert 0.01 < (opacity > 0).mean() < 0.9
 
 
 def test_decoys_are_no_damage(photo: Photo) -> None:

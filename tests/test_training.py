@@ -38,6 +38,7 @@ from oldphoto.training.datasets import Batch, Example, Maker, batches, load_held
 from oldphoto.training.holes import prefilled
 from oldphoto.training.imagenet import imagenet_features
 from oldphoto.training.loop import Optimiser, Settings, autocast
+from oldphoto.training.losses import dice
 from oldphoto.training.replay import Replay, training_batches
 
 KINDS: dict[str, type[nn.Module]] = {
@@ -595,6 +596,20 @@ def test_the_mean_of_trainings_says_of_which(tmp_path: Path, monkeypatch: pytest
     history = records(folders[2], "faces")
     assert history[:2] == [{"run": 0, "steps": 1}, {"run": 1, "steps": 1}]
     assert history[2]["mean of"] == hashes
+
+
+def test_a_lone_hairline_missed_costs_as_much_as_a_picture_full_of_damage_missed() -> None:
+    mask = torch.zeros(2, 1, 128, 128)
+    mask[0, :, :, :64] = 1
+    mask[1, :, :, 5] = 1
+    found = 40 * mask - 20
+    nothing = torch.full_like(mask, -20)
+    without_area, without_line = (
+        dice(torch.cat([nothing[:1], found[1:]]), mask),
+        dice(torch.cat([found[:1], nothing[1:]]), mask),
+    )
+    assert dice(found, mask) < 1e-3
+    assert 0.7 < without_line / without_area < 1
 
 
 def test_the_hardest_negatives_are_the_ones_that_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from oldphoto.imagefile import INPUT_SUFFIXES
 from oldphoto.training.ageing import Severity, age, fade, jpeg
 from oldphoto.training.curriculum import as_picture
 from oldphoto.training.damage import PLAIN, Repertoire, damage
-from oldphoto.training.decoys import paste_decoys
+from oldphoto.training.decoys import paste_decoys, surface
 
 Example = dict[str, FloatImage]
 Batch = dict[str, Tensor]
@@ -55,6 +55,9 @@ SEEN = 0.35
 
 DETAIL_SHARE = 0.4
 """Share of the tone estimator's examples that may show a small part of a photograph."""
+
+SURFACE_SHARE = 0.07
+"""Share of them that show a wall, gravel or the like alone."""
 
 GRAY_SHARE = 0.45
 """Share of the training photographs shown in black and white, as most old photographs are."""
@@ -153,7 +156,8 @@ def scratch_examples(
         if not unlabelled and rng.random() < DECOY_SHARE:
             clean = paste_decoys(clean, rng, scale)
         optics, tone, noise, scan = 0.7 * rng.random(4) * (rng.random(4) > 0.3)
-        hidden = rng.random() if rng.random() < 0.7 else 0.0
+        # Mostly few defects: else a picture without many seems to have none, and a lone line across it stays.
+        hidden = rng.random() ** 2 if rng.random() < 0.7 else 0.0
         severity = Severity(0.0 if crisp else optics, tone, noise, hidden, 0.0 if crisp else scan)
         aged = age(clean, rng, severity, scale, textures, repertoire)
         before = {"scan": resized(clean, side)} if unlabelled else {}
@@ -234,6 +238,8 @@ def tone_examples(photos: Sequence[ByteImage], textures: Sequence[ByteImage], si
         clean = to_float(np.asarray(cv2.resize(piece, (side, side), interpolation=cv2.INTER_AREA), np.uint8))
         if rng.random() < 0.5:
             clean = clean[:, ::-1]
+        if rng.random() < SURFACE_SHARE:
+            clean = surface(clean, rng, np.exp(rng.uniform(np.log(0.3), np.log(1.5))))
         if rng.random() < GRAY_SHARE:
             clean = black_and_white(clean)
         faded = fade(clean, rng, rng.random() ** 0.6 * (rng.random() > 0.3))

@@ -155,6 +155,60 @@ def dotted(picture: FloatImage, rng: Generator, scale: float) -> FloatImage:
     return _laid(picture, canvas, rng, 0.35)
 
 
+def masonry(picture: FloatImage, rng: Generator, scale: float, everywhere: bool = False) -> FloatImage:
+    """Walls, cobbled streets, tiled roofs, shelves of books: blocks in rows, with light or dark joints."""
+    shape = picture.shape[:2]
+    ys, xs = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
+    angle = rng.choice([0, np.pi / 2]) + rng.normal(0, 0.2)
+    lean = 1 + (rng.normal(0, 0.3) * xs + rng.normal(0, 0.3) * ys) / max(shape)
+    across, down = xs * np.cos(angle) + ys * np.sin(angle), ys * np.cos(angle) - xs * np.sin(angle)
+    high = scale * np.exp(rng.uniform(1.6, 3.4))
+    wide = high * rng.uniform(1, 4)
+    row, below = np.divmod(down / np.maximum(lean, 0.3) / high, 1)
+    column, beside = np.divmod(across / np.maximum(lean, 0.3) / wide + rng.choice([0, 0.5]) * row, 1)
+    reach = np.minimum(high * np.minimum(below, 1 - below), wide * np.minimum(beside, 1 - beside))
+    joints = np.clip(high * rng.uniform(0.03, 0.12) - reach + 0.5, 0, 1)
+    shades = rng.normal(0, rng.uniform(0.01, 0.12), 4093)[(131 * row + column).astype(int) % 4093]
+    return _paved(picture, shades, joints, rng, scale, everywhere)
+
+
+def pebbles(picture: FloatImage, rng: Generator, scale: float, everywhere: bool = False) -> FloatImage:
+    """Gravel, field stones, foliage, a crowd from afar: things packed closely, each of its own shade."""
+    shape = picture.shape[:2]
+    seeds = np.ones(shape, np.uint8)
+    count = 4 + round(shape[0] * shape[1] / (scale * np.exp(rng.uniform(1.3, 3.2))) ** 2)
+    seeds[rng.integers(shape[0], size=count), rng.integers(shape[1], size=count)] = 0
+    distance, cells = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5)
+    across, down = np.diff(cells, axis=1, append=cells[:, -1:]), np.diff(cells, axis=0, append=cells[-1:])
+    gaps = cv2.GaussianBlur(((across != 0) | (down != 0)).astype(np.float32), (0, 0), scale * rng.uniform(0.5, 1.2))
+    shades = rng.normal(0, rng.uniform(0.05, 0.2), int(cells.max()) + 1)[cells]
+    vaulted = shades - rng.uniform(0, 0.3) * distance / max(distance.max(), 1)
+    return _paved(picture, vaulted, np.clip(rng.uniform(1, 2.5) * gaps, 0, 1), rng, scale, everywhere)
+
+
+def surface(picture: FloatImage, rng: Generator, scale: float) -> FloatImage:
+    """A wall or gravel alone, of the picture's size; its details are as of a picture ``scale`` times 400 px."""
+    return (masonry if rng.random() < 0.5 else pebbles)(picture, rng, scale, everywhere=True)
+
+
+def _paved(
+    picture: FloatImage, shades: FloatImage, joints: FloatImage, rng: Generator, scale: float, everywhere: bool
+) -> FloatImage:
+    """Cover all of the picture, or beyond a line, with what has these shades and joints, each H × W."""
+    shape = picture.shape[:2]
+    level = rng.uniform(0.15, 0.85)
+    gap = level + rng.choice([-1, 1]) * rng.uniform(0.1, 0.45)
+    rough = rng.uniform(0, 0.08) * smooth_noise(shape, max(shape) / (scale * rng.uniform(1, 3)), rng)
+    light = rng.uniform(0, 0.15) * smooth_noise(shape, rng.uniform(1, 4), rng)
+    gray = level + shades + rough + joints * (gap - level - shades)
+    colour = (gray + light)[..., None] * (1 + rng.choice([0, 1]) * rng.normal(0, 0.12, 3))
+    edge = smooth_noise(shape, rng.uniform(0.7, 1.5), rng) * np.float32(max(shape)) + np.float32(0.5 * max(shape))
+    covered = np.ones(shape, np.float32) if everywhere or rng.random() < 0.4 else np.clip(edge + 0.5, 0, 1)
+    sharp = picture + covered[..., None] * (np.clip(colour, 0, 1) - picture)
+    soft = cv2.GaussianBlur(sharp, (0, 0), rng.uniform(0.4, 0.9))
+    return np.asarray(picture + (covered > 0)[..., None] * (soft - picture), np.float32)
+
+
 KINDS: tuple[tuple[Kind, float], ...] = (
     (wires, 0.15),
     (branches, 0.4),
@@ -164,6 +218,8 @@ KINDS: tuple[tuple[Kind, float], ...] = (
     (frame, 1.0),
     (garments, 1.0),
     (dotted, 1.0),
+    (masonry, 1.3),
+    (pebbles, 1.3),
 )
 """Every kind with how often it is drawn, relative to the others: wires and branches seldom, for scratches and cracks
 may look just like them."""

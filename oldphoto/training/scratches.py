@@ -168,7 +168,7 @@ def train(settings: Settings) -> None:
         agreement = (added * certain).mean()
         if not small:
             negatives.learn(batch, logits[:labelled], own)
-        optimiser.step(entropy + 0.3 * overlap + SCANS_SHARE * agreement, progress)
+        optimiser.step(entropy + 0.5 * overlap + SCANS_SHARE * agreement, progress)
         measured = {"entropy": entropy, "dice": overlap, "on scans": agreement, "certain": certain.mean()}
         return {key: value.detach() for key, value in measured.items()} | {"hard negatives": float(len(negatives))}
 

@@ -107,12 +107,36 @@ def patches(picture: FloatImage, rng: Generator, scale: float) -> Layer:
     return Layer(opacity_of(outline) * np.float32(rng.uniform(0.4, 0.9)), glue)
 
 
+def missing(picture: FloatImage, rng: Generator, scale: float) -> Layer:
+    """A corner or a piece of an edge that is gone: what lay behind is of any brightness, and mostly even."""
+    shape = picture.shape[:2]
+    reach = np.exp(rng.uniform(np.log(0.1), np.log(0.45), 2)) * (shape[1], shape[0])
+    torn = rng.random() < 0.4
+    along = np.concatenate([[0], np.sort(rng.random(rng.integers(10, 60) if torn else rng.integers(5))), [1]])[:, None]
+    outline = np.hstack([1 - along, along]) * (1 + rng.uniform(-0.4, 0.6) * np.sin(np.pi * along))
+    outline *= 1 + rng.normal(0, 0.03 if torn else rng.choice([0, 0.08]), along.shape)
+    points = outline * reach
+    if rng.random() < 0.25:  # as much to the other side: a bay in the edge
+        points = np.vstack([points, points[::-1] * (-1, 1)])
+        points[:, 0] += rng.random() * shape[1]
+    else:
+        points = np.vstack([points, [[0, 0]]])
+    canvas = np.zeros(shape, np.uint8)
+    cv2.fillPoly(canvas, [np.round(points * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
+    canvas = np.ascontiguousarray(canvas[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])])
+    rough = rng.choice([0, rng.uniform(0, 0.05)]) * smooth_noise(shape, max(shape) / (3 * scale), rng)[..., None]
+    behind = rng.random() + rng.normal(0, 0.02, 3) + np.array([0.03, 0.0, -0.1]) * rng.random() ** 2
+    strength = np.float32(1 if rng.random() < 0.6 else rng.uniform(0.6, 1))
+    return Layer(strength * opacity_of(canvas), np.asarray(np.clip(behind + rough, 0, 1), np.float32))
+
+
 MORE_KINDS: tuple[tuple[Kind, float], ...] = (
     (craquelure, 1.0),
     (abrasion, 1.2),
     (mould, 1.2),
     (rings, 0.8),
     (patches, 1.2),
+    (missing, 1.6),
     (frayed, 0.6),
     (tear, 0.6),
 )
@@ -180,6 +204,15 @@ def faint(layer: Layer, picture: FloatImage, rng: Generator, scale: float) -> La
     return replace(layer, opacity=layer.opacity * np.float32(rng.uniform(0.3, 0.8)))
 
 
+def confined(layer: Layer, picture: FloatImage, rng: Generator, scale: float) -> Layer:
+    """To a part of the picture: where one thing is damaged, another need not be."""
+    x, y = anywhere(picture.shape[:2], rng)
+    ys, xs = np.ogrid[: picture.shape[0], : picture.shape[1]]
+    reach, rim = rng.uniform(0.1, 0.5) * max(picture.shape), scale * rng.uniform(1, 20)
+    inside = np.clip((reach - np.hypot(xs - x, ys - y)) / rim, 0, 1)
+    return replace(layer, opacity=np.asarray(layer.opacity * inside, np.float32))
+
+
 STYLES: tuple[tuple[Style, float], ...] = (
     (darkened, 0.35),
     (mottled, 0.25),
@@ -190,6 +223,7 @@ STYLES: tuple[tuple[Style, float], ...] = (
     (worn, 0.25),
     (softened, 0.15),
     (faint, 0.2),
+    (confined, 0.2),
 )
 """Every style with the share of the defects that have it, of those that may have any."""
 

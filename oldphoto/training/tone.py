@@ -17,6 +17,9 @@ from oldphoto.training.replay import training_batches
 
 NAME = "tone"
 
+HARM = 0.2
+"""What it costs besides to make a picture worse than it was: who is in doubt leaves it alone."""
+
 
 def train(settings: Settings) -> None:
     """Train within the budget of ``settings`` and keep checkpoint and manifest in ``settings.out``.
@@ -41,9 +44,11 @@ def train(settings: Settings) -> None:
         square = (output - batch["clean"]).square().mean((1, 2, 3))
         # The logarithm asks for a share of each picture's error: one that needs little must be changed little. Below
         # 30 dB or so there is nothing to win: whether a photo is faded at all, inference asks apart.
-        error = (square + 1e-3).log10().mean()
-        optimiser.step(error + 8 * square.mean() + 0.05 * roughness(tone), progress)
-        return {"error": error.detach(), "square": square.mean().detach()}
+        errors = (square + 1e-3).log10()
+        before = (batch["photo"] - batch["clean"]).square().mean((1, 2, 3))
+        harm = (errors - (before + 1e-3).log10()).relu().mean()
+        optimiser.step(errors.mean() + HARM * harm + 8 * square.mean() + 0.05 * roughness(tone), progress)
+        return {"error": errors.mean().detach(), "square": square.mean().detach(), "harm": harm.detach()}
 
     def save(steps: int) -> None:
         average = optimiser.averages[0]
