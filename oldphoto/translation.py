@@ -31,7 +31,7 @@ TILE, MARGIN = 960, 128
 """Sides of a tile and of what it sees of its neighbours, px. With 64 px tiles differ from the whole by up to 10/255,
 with 128 px by 1/255."""
 
-TONE_CHANGE = (0.02, 0.04)
+TONE_CHANGE = (0.015, 0.03)
 """Mean changes, of 1, of the thumbnail: up to the first no correction of tone is made, from the second on all of it."""
 
 
