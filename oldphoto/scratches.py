@@ -22,13 +22,13 @@ BASE = 96
 """The photo is looked at with a short side of BASE to 2 BASE px first, then at every doubling up to its own size, with
 what was seen before as a hint: large tears and wide folds show in the smallest, hairlines in the largest."""
 
-WHOLE = 192
-"""With a short side below twice this, px, a photo goes through in one piece, the network is told what it shows, and
-what it says of the mirror image counts as much: there, that costs little."""
+MIRRORED = 192
+"""With a short side below twice this, px, what the network says of the mirror image counts as much: there, that costs
+little."""
 
 ENLARGED = 384
-"""From a short side of twice this, px, a scan shows no more than a smaller one, but thinner things: what was found in
-that stays found."""
+"""With a short side below twice this, px, the network is told what a photo shows, which goes through in one piece. From
+there on a scan shows no more than a smaller one, but thinner things: what was found in that stays found."""
 
 TILE, MARGIN = 1536, 256
 """Sides of a tile and of what it sees of its neighbours, px. The network sees far: with 192 px tiles still differ
@@ -98,14 +98,14 @@ class ScratchDetector:
         if depth(rgb.shape, BASE):
             for rows, hint in doubled(self._seen(halve(rgb)), found.shape):
                 found[rows] = hint
-        whole = not depth(rgb.shape, WHOLE)
-        network = self._mirrored if whole else self._keeping if depth(rgb.shape, ENLARGED) else self._network
+        small, enlarged = not depth(rgb.shape, MIRRORED), depth(rgb.shape, ENLARGED)
+        network = self._mirrored if small else self._keeping if enlarged else self._told
         pictures = (rgb, found)
         run_tiled(network, pictures, found, self.net.multiple, self.device, self.tile, MARGIN, cuts=True, half=True)
         return found
 
-    def _network(self, picture: Tensor, hint: Tensor, wanted: Window) -> Tensor:
-        probability: Tensor = self.net(picture, hint, wanted).sigmoid()
+    def _told(self, picture: Tensor, hint: Tensor, wanted: Window) -> Tensor:
+        probability: Tensor = self.net(picture, hint, wanted, told=True).sigmoid()
         return probability
 
     def _mirrored(self, picture: Tensor, hint: Tensor, wanted: Window) -> Tensor:
@@ -115,4 +115,4 @@ class ScratchDetector:
         return wanted.of((seen + of_mirrored.flip(3)) / 2)
 
     def _keeping(self, picture: Tensor, hint: Tensor, wanted: Window) -> Tensor:
-        return torch.maximum(self._network(picture, hint, wanted), wanted.of(hint))
+        return torch.maximum(self.net(picture, hint, wanted).sigmoid(), wanted.of(hint))
