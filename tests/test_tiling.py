@@ -152,6 +152,13 @@ def test_all_scales_of_a_large_photo_are_seamless(random_weights: Path, photo: P
     assert_seamless(whole, pieces, 384)
 
 
+def test_a_photo_of_which_the_detector_is_told_goes_through_in_one_piece(random_weights: Path, photo: Photo) -> None:
+    """What is told of a piece of a photo is not what is told of the whole."""
+    picture = np.tile(photo("astronaut"), (2, 3, 1))[:760, :1500]
+    usual, whole = (ScratchDetector("cpu", random_weights, tile).probability(picture) for tile in (None, WHOLE))
+    np.testing.assert_array_equal(usual, whole)
+
+
 @STEADY
 @given(SIZE, SIZE, st.sampled_from([1, 3]), st.sampled_from([2, 8, 32, 64]), st.sampled_from([1, 32, 64, 100, 768]))
 def test_a_picture_of_any_size_comes_back_pixel_by_pixel(
