@@ -66,6 +66,17 @@ def anywhere(shape: tuple[int, int], rng: Generator) -> FloatImage:
     return (rng.random(2) * (shape[1], shape[0])).astype(np.float32)
 
 
+def voronoi(
+    shape: tuple[int, int], count: int, rng: Generator
+) -> tuple[FloatImage, NDArray[np.int32], NDArray[np.bool_]]:
+    """The Voronoi cells of random places: the distance to the nearest place, its number, and where cells meet."""
+    seeds = np.ones(shape, np.uint8)
+    seeds[rng.integers(shape[0], size=count), rng.integers(shape[1], size=count)] = 0
+    distance, nearest = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5)
+    across, down = np.diff(nearest, axis=1, append=nearest[:, -1:]), np.diff(nearest, axis=0, append=nearest[-1:])
+    return np.asarray(distance, np.float32), np.asarray(nearest, np.int32), (across != 0) | (down != 0)
+
+
 def opacity_of(canvas: ByteImage) -> FloatImage:
     """A canvas, 0 to 255, as [0, 1]."""
     return canvas.astype(np.float32) / np.float32(255)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.random import Generator
 
 from oldphoto.arrays import ByteImage, FloatImage, black_and_white, is_gray
-from oldphoto.training.damage import anywhere, draw, opacity_of, smooth_noise, walk
+from oldphoto.training.damage import anywhere, draw, opacity_of, smooth_noise, voronoi, walk
 
 Kind = Callable[[FloatImage, Generator, float], FloatImage]
 
@@ -160,12 +160,12 @@ def masonry(picture: FloatImage, rng: Generator, scale: float, everywhere: bool 
     shape = picture.shape[:2]
     ys, xs = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     angle = rng.choice([0, np.pi / 2]) + rng.normal(0, 0.2)
-    lean = 1 + (rng.normal(0, 0.3) * xs + rng.normal(0, 0.3) * ys) / max(shape)
+    lean = np.maximum(1 + (rng.normal(0, 0.3) * xs + rng.normal(0, 0.3) * ys) / max(shape), 0.3)
     across, down = xs * np.cos(angle) + ys * np.sin(angle), ys * np.cos(angle) - xs * np.sin(angle)
     high = scale * np.exp(rng.uniform(1.6, 3.4))
     wide = high * rng.uniform(1, 4)
-    row, below = np.divmod(down / np.maximum(lean, 0.3) / high, 1)
-    column, beside = np.divmod(across / np.maximum(lean, 0.3) / wide + rng.choice([0, 0.5]) * row, 1)
+    row, below = np.divmod(down / lean / high, 1)
+    column, beside = np.divmod(across / lean / wide + rng.choice([0, 0.5]) * row, 1)
     reach = np.minimum(high * np.minimum(below, 1 - below), wide * np.minimum(beside, 1 - beside))
     joints = np.clip(high * rng.uniform(0.03, 0.12) - reach + 0.5, 0, 1)
     shades = rng.normal(0, rng.uniform(0.01, 0.12), 4093)[(131 * row + column).astype(int) % 4093]
@@ -175,13 +175,10 @@ def masonry(picture: FloatImage, rng: Generator, scale: float, everywhere: bool 
 def pebbles(picture: FloatImage, rng: Generator, scale: float, everywhere: bool = False) -> FloatImage:
     """Gravel, field stones, foliage, a crowd from afar: things packed closely, each of its own shade."""
     shape = picture.shape[:2]
-    seeds = np.ones(shape, np.uint8)
     count = 4 + round(shape[0] * shape[1] / (scale * np.exp(rng.uniform(1.3, 3.2))) ** 2)
-    seeds[rng.integers(shape[0], size=count), rng.integers(shape[1], size=count)] = 0
-    distance, cells = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5)
-    across, down = np.diff(cells, axis=1, append=cells[:, -1:]), np.diff(cells, axis=0, append=cells[-1:])
-    gaps = cv2.GaussianBlur(((across != 0) | (down != 0)).astype(np.float32), (0, 0), scale * rng.uniform(0.5, 1.2))
-    shades = rng.normal(0, rng.uniform(0.05, 0.2), int(cells.max()) + 1)[cells]
+    distance, nearest, borders = voronoi(shape, count, rng)
+    gaps = cv2.GaussianBlur(borders.astype(np.float32), (0, 0), scale * rng.uniform(0.5, 1.2))
+    shades = rng.normal(0, rng.uniform(0.05, 0.2), int(nearest.max()) + 1)[nearest]
     vaulted = shades - rng.uniform(0, 0.3) * distance / max(distance.max(), 1)
     return _paved(picture, vaulted, np.clip(rng.uniform(1, 2.5) * gaps, 0, 1), rng, scale, everywhere)
 

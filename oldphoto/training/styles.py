@@ -28,6 +28,7 @@ from oldphoto.training.damage import (
     ragged,
     smooth_noise,
     tear,
+    voronoi,
     walk,
 )
 
@@ -35,12 +36,8 @@ from oldphoto.training.damage import (
 def craquelure(picture: FloatImage, rng: Generator, scale: float) -> Layer:
     """A net of cracks over a part or all of the picture, as varnish, enamel and baked gelatine have it."""
     shape = picture.shape[:2]
-    seeds = np.ones(shape, np.uint8)
     count = 4 + round(shape[0] * shape[1] / (scale * rng.uniform(10, 60)) ** 2)
-    seeds[rng.integers(shape[0], size=count), rng.integers(shape[1], size=count)] = 0
-    _, cells = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5)
-    across, down = np.diff(cells, axis=1, append=cells[:, -1:]), np.diff(cells, axis=0, append=cells[-1:])
-    edges = np.asarray(255 * ((across != 0) | (down != 0)), np.uint8)
+    edges = np.asarray(255 * voronoi(shape, count, rng)[2], np.uint8)
     width = max(1, round(scale * rng.uniform(0.4, 1.2)))
     net = ragged(np.asarray(cv2.dilate(edges, np.ones((width, width), np.uint8)), np.uint8), rng, scale)
     where = np.clip(2 * smooth_noise(shape, rng.uniform(1, 4), rng) + rng.uniform(-1, 2), 0, 1)
