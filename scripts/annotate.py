@@ -40,6 +40,7 @@ from oldphoto.arrays import LUMA, ByteImage, FloatImage
 from oldphoto.errors import UsageError
 from oldphoto.imagefile import read_photo
 from oldphoto.scratches import ScratchDetector
+from oldphoto.training.scans import DAMAGED, INTACT, UNSURE
 
 Mask = NDArray[np.bool_]
 Points = NDArray[np.int32]
@@ -56,9 +57,8 @@ SCREEN = (1250, 930)
 
 LIGHT, DARK, FOUND, PAINTED, DOUBTED = (0, 230, 0), (255, 0, 255), (0, 120, 255), (255, 60, 0), (255, 255, 0)
 
-INTACT, DAMAGED, UNSURE = 0, 1, 2
 PALETTE = (0, 0, 0, 255, 255, 255, 128, 128, 128)
-"""Values of a mask, and their colours."""
+"""Colours of the values of a mask."""
 
 
 def contrast(gray: FloatImage, width: int) -> FloatImage:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from annotate import DAMAGED, UNSURE, photo_of
+from annotate import photo_of
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from scipy import stats
@@ -25,6 +25,7 @@ from oldphoto.arrays import ByteImage, FloatImage
 from oldphoto.errors import OldphotoError, UsageError
 from oldphoto.evaluation import average_precision
 from oldphoto.imagefile import read_photo
+from oldphoto.training.scans import DAMAGED, UNSURE
 from oldphoto.training.scratches import tolerant_f1
 
 HALVES = ("tuning", "test")

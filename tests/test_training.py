@@ -40,6 +40,7 @@ from oldphoto.training.imagenet import imagenet_features
 from oldphoto.training.loop import Optimiser, Settings, autocast
 from oldphoto.training.losses import dice
 from oldphoto.training.replay import Replay, training_batches
+from oldphoto.training.scans import DAMAGED, INTACT, UNSURE, Scan, load_scans, scan_examples
 
 KINDS: dict[str, type[nn.Module]] = {
     "scratches": ScratchUNet,
@@ -189,13 +190,15 @@ def test_an_interrupted_training_keeps_what_it_learnt(
 def test_held_out_photos_reach_no_training(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the training streams are made from, and what the scores are made from, have no picture in common."""
     streams: list[list[ByteImage]] = []
-    original = scratches.scratch_examples
 
-    def spied(photos: list[ByteImage], textures: list[ByteImage], side: int, **kind: bool) -> Maker:
-        streams.append(photos)
-        return original(photos, textures, side, **kind)
+    def spied(
+        make: Callable[..., Maker], pictures: list[ByteImage] | list[Scan], *how: object, **kind: object
+    ) -> Maker:
+        streams.append([picture.picture if isinstance(picture, Scan) else picture for picture in pictures])
+        return make(pictures, *how, **kind)
 
-    monkeypatch.setattr(scratches, "scratch_examples", spied)
+    for name in ("scratch_examples", "scan_examples"):
+        monkeypatch.setattr(scratches, name, partial(spied, getattr(scratches, name)))
     scratches.train(tiny(data, tmp_path, steps=1))
     trained, scans, checked = streams
     assert (len(trained), len(scans), len(checked)) == (4, 2, 1)  # three photographs and a face
@@ -558,7 +561,7 @@ def test_edges_of_a_sharpened_picture_are_steeper() -> None:
 
 
 def test_a_scan_that_nobody_marked_gets_more_damage_and_is_shown_before_it(data: Path) -> None:
-    make = scratch_examples(load_images(data, "old"), load_images(data, "textures", "L"), 64, unlabelled=True)
+    make = scan_examples(load_scans(data), load_images(data, "textures", "L"), 64)
     rng = np.random.default_rng(3)
     damaged = [example for example in (make(rng) for _ in range(40)) if example["mask"].any()]
     assert len(damaged) > 15
@@ -569,6 +572,41 @@ def test_a_scan_that_nobody_marked_gets_more_damage_and_is_shown_before_it(data:
     intact, added = np.mean(changes, 0)
     assert added > 2 * intact > 0
     assert all(example["scan"].shape == example["photo"].shape == (64, 64, 3) for example in damaged)
+    assert not any(example["known"].any() for example in damaged)
+
+
+def test_what_a_person_marked_in_a_scan_lies_where_the_examples_show_it(tmp_path: Path) -> None:
+    """However a scan is cut, turned, enlarged and reduced: here, what is white in it is said to be damaged."""
+    picture = np.zeros((120, 160, 3), np.uint8)
+    picture[20:90, 30:70] = 255
+    picture[:, 110:] = 128
+    annotation = np.full((120, 160), INTACT, np.uint8)
+    annotation[20:90, 30:70] = DAMAGED
+    annotation[:, 110:] = UNSURE
+    for name, pixels in (("old", picture), ("annotated", annotation)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(pixels).save(tmp_path / name / "square.png")
+    make = scan_examples(load_scans(tmp_path, [tmp_path / "annotated"]), [], 64)
+    rng = np.random.default_rng(5)
+    shown = set()
+    for example in (make(rng) for _ in range(60)):
+        level = example["scan"].mean(2)
+        white, black, gray = level > 0.95, level < 0.05, np.abs(level - 0.5) < 0.002
+        assert example["mask"][white].all()
+        assert example["known"][white | black].all()
+        assert not example["known"][cv2.erode(gray.astype(np.uint8), np.ones((5, 5))) > 0].any()
+        shown |= {name for name, where in (("white", white), ("gray", gray)) if where.any()}
+    assert shown == {"white", "gray"}
+
+
+def test_annotations_of_other_scans_or_another_size_are_refused(data: Path, tmp_path: Path) -> None:
+    Image.new("L", (9, 9)).save(tmp_path / "nobody.png")
+    with pytest.raises(UsageError, match=str(tmp_path)):
+        load_scans(data, [tmp_path])
+    name = next((data / "old").iterdir()).stem
+    Image.new("L", (9, 9)).save(tmp_path / f"{name}.png")
+    with pytest.raises(UsageError, match=rf"{name}\.png: not of the size"):
+        load_scans(data, [tmp_path])
 
 
 def test_of_unmarked_scans_only_what_is_surely_intact_or_was_added_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -577,8 +615,12 @@ def test_of_unmarked_scans_only_what_is_surely_intact_or_was_added_is_learnt(mon
     net = ScratchUNet(widths=(8, 8, 8, 8), blocks=(1, 1, 1, 1))
     monkeypatch.setattr(net, "forward", lambda *_, **__: seen)
     added = torch.tensor([0.0, 0, 0, 1, 1]).view(1, 1, 1, 5)
-    certain = scratches.believed(net, {"scan": torch.rand(1, 3, 1, 5), "mask": added})
+    nothing = torch.zeros_like(added)
+    certain = scratches.believed(net, {"scan": torch.rand(1, 3, 1, 5), "mask": added, "known": nothing})
     assert certain.flatten().tolist() == [0, 0, 1, 1, 1]
+    judged = torch.tensor([1.0, 0, 0, 0, 0]).view(1, 1, 1, 5)
+    certain = scratches.believed(net, {"scan": torch.rand(1, 3, 1, 5), "mask": added, "known": judged})
+    assert certain.flatten().tolist() == [1, 0, 1, 1, 1]
 
 
 def test_the_mean_of_trainings_says_of_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,13 @@ NETWORKS = ("scratches", "tone", "autoencoders", "translation", "faces", "denois
     metavar="DIR",
     help="Instead of --data: fine-tune the translation on the noise of your own scans in DIR, without clean versions.",
 )
+@click.option(
+    "--annotations",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    multiple=True,
+    help="Masks of the damage in real scans, for the scratch detector; may be given several times.",
+)
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop after so many minutes.")
 @click.option("--steps", type=click.IntRange(min=1), help="Stop after so many steps.")
 @click.option("--resume", is_flag=True, help="Go on from the weights in --out.")
@@ -51,6 +58,7 @@ def train(
     out: Path,
     config: str,
     noise2noise: Path | None,
+    annotations: tuple[Path, ...],
     minutes: float | None,
     steps: int | None,
     resume: bool,
@@ -84,12 +92,27 @@ def train(
         raise click.UsageError("give either --data or --noise2noise")
     if noise2noise and (network, config) != ("translation", "compact"):
         raise click.UsageError("--noise2noise is for the project's own translation network")
+    if annotations and (network, config) != ("scratches", "compact"):
+        raise click.UsageError("--annotations is for the project's own scratch detector")
     if threads:
         torch.set_num_threads(threads)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s")
     device = parallel.device(str(pick_device(device)))
     settings = Settings(
-        source, out, minutes, steps, resume, seed, batch, crop, learning_rate, device, bfloat16, workers, replay
+        source,
+        out,
+        minutes,
+        steps,
+        resume,
+        seed,
+        batch,
+        crop,
+        learning_rate,
+        device,
+        bfloat16,
+        workers,
+        replay,
+        annotations,
     )
     if config == "published":
         from oldphoto.training import published

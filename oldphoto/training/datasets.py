@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -71,6 +73,11 @@ def held_out(data: Path) -> frozenset[str]:
 
 def load_images(data: Path, folder: str, mode: str = "RGB") -> list[ByteImage]:
     """Every image of ``data/folder`` that is not held out, 8 bits, in sorted order. Raises UsageError if none."""
+    return list(load_named(data, folder, mode).values())
+
+
+def load_named(data: Path, folder: str, mode: str = "RGB") -> dict[str, ByteImage]:
+    """The same by their names without suffix."""
     excluded = held_out(data)
     return _load(data / folder, mode, lambda name: name not in excluded)
 
@@ -78,7 +85,7 @@ def load_images(data: Path, folder: str, mode: str = "RGB") -> list[ByteImage]:
 def load_held_out(data: Path, folder: str, mode: str = "RGB") -> list[ByteImage]:
     """The held-out images of ``data/folder``, in sorted order. Raises UsageError if none."""
     kept = held_out(data)
-    return _load(data / folder, mode, lambda name: name in kept)
+    return list(_load(data / folder, mode, lambda name: name in kept).values())
 
 
 def load_scenes(data: Path) -> list[ByteImage]:
@@ -87,12 +94,12 @@ def load_scenes(data: Path) -> list[ByteImage]:
     return load_images(data, "photos") + faces
 
 
-def _load(folder: Path, mode: str, wanted: Callable[[str], bool]) -> list[ByteImage]:
-    images = []
+def _load(folder: Path, mode: str, wanted: Callable[[str], bool]) -> dict[str, ByteImage]:
+    images = {}
     for path in sorted(folder.glob("*")):
         if path.suffix.lower() in INPUT_SUFFIXES and wanted(path.name):
             with Image.open(path) as image:
-                images.append(np.asarray(image.convert(mode)))
+                images[path.stem] = np.asarray(image.convert(mode))
     if not images:
         raise UsageError(f"{folder}: no photographs for this here; --data needs a folder that holds '{folder.name}'")
     return images
@@ -130,43 +137,71 @@ def sharpened(picture: FloatImage, sigma: float, amount: float) -> FloatImage:
     return np.asarray(np.clip(picture + np.float32(amount) * (picture - soft), 0, 1), np.float32)
 
 
-def scratch_examples(
-    photos: Sequence[ByteImage],
-    textures: Sequence[ByteImage],
-    side: int,
-    unlabelled: bool = False,
-    repertoire: Repertoire = PLAIN,
-) -> Maker:
-    """Examples of ``photo`` H × W × 3 and ``mask`` H × W for the scratch U-Net; three in ten of them undamaged.
+@dataclass(frozen=True)
+class Look:
+    """How an example of ``side`` px for the scratch U-Net shows a picture, or a mask of it.
 
-    ``unlabelled``: the photos are scans with damage that nobody marked; ``mask`` tells of what was added to it, and
-    ``scan`` shows the picture before.
+    ``larger``: how much larger it was scanned; ``scale``: of its defects; ``crisp``: as sharp as pictures are on a
+    screen; ``turns``: by a quarter; ``place``: seed of where it was cut out.
     """
 
-    def make(rng: Generator) -> Example:
+    side: int
+    larger: float
+    scale: float
+    crisp: bool
+    turns: int
+    place: int
+
+    @classmethod
+    def random(cls, side: int, rng: Generator) -> Look:
+        """Any."""
         crisp = rng.random() < CRISP_SHARE
         larger = rng.uniform(1, MOST_REDUCED) if not crisp and rng.random() < REDUCED_SHARE else 1.0
-        whole = photos[int(rng.integers(len(photos)))]
-        clean = random_crop(whole, round(larger * side), rng, (0.5 * larger, 1.3 * larger))
-        scale = larger * np.exp(rng.uniform(np.log(0.6), np.log(2.5)))
-        if rng.random() < TURNED_SHARE:
-            clean = np.ascontiguousarray(np.rot90(clean, int(rng.integers(1, 4))))
-        if crisp:
+        scale = float(larger * np.exp(rng.uniform(np.log(0.6), np.log(2.5))))
+        turns = int(rng.integers(1, 4)) if rng.random() < TURNED_SHARE else 0
+        return cls(side, larger, scale, crisp, turns, int(rng.integers(2**32)))
+
+    def of(self, whole: ByteImage) -> FloatImage:
+        """The crop of a picture, or of a mask of its size, before it is reduced."""
+        rng = np.random.default_rng(self.place)
+        zoom = (0.5 * self.larger, 1.3 * self.larger)
+        return random_crop(np.rot90(whole, self.turns), round(self.larger * self.side), rng, zoom)
+
+    def reduced(self, crop: FloatImage) -> FloatImage:
+        """A crop in the size of the example."""
+        return crop if self.larger == 1 else resized(crop, self.side)
+
+    def damaged(
+        self, clean: FloatImage, rng: Generator, textures: Sequence[ByteImage], repertoire: Repertoire
+    ) -> Example:
+        """``photo`` and ``mask`` of a crop: aged, three in ten without damage, and reduced."""
+        if self.crisp:
             clean = sharpened(clean, rng.uniform(0.5, 1.2), max(0.0, rng.uniform(-0.5, 1.8)))
-        if not unlabelled and rng.random() < DECOY_SHARE:
-            clean = paste_decoys(clean, rng, scale)
         optics, tone, noise, scan = 0.7 * rng.random(4) * (rng.random(4) > 0.3)
         # Mostly few defects: else a picture without many seems to have none, and a lone line across it stays.
         hidden = rng.random() ** 2 if rng.random() < 0.7 else 0.0
-        severity = Severity(0.0 if crisp else optics, tone, noise, hidden, 0.0 if crisp else scan)
-        aged = age(clean, rng, severity, scale, textures, repertoire)
-        before = {"scan": resized(clean, side)} if unlabelled else {}
-        if larger == 1:
-            return {"photo": aged.photo, "mask": aged.mask, **before}
-        photo, mask = (resized(picture, side) for picture in (aged.photo, aged.mask))
+        severity = Severity(0.0 if self.crisp else optics, tone, noise, hidden, 0.0 if self.crisp else scan)
+        aged = age(clean, rng, severity, self.scale, textures, repertoire)
+        if self.larger == 1:
+            return {"photo": aged.photo, "mask": aged.mask}
+        photo, mask = self.reduced(aged.photo), self.reduced(aged.mask)
         if rng.random() < 0.5:
             photo = jpeg(photo, int(rng.integers(60, 96)))
-        return {"photo": photo, "mask": np.asarray(mask > SEEN, np.float32), **before}
+        return {"photo": photo, "mask": np.asarray(mask > SEEN, np.float32)}
+
+
+def scratch_examples(
+    photos: Sequence[ByteImage], textures: Sequence[ByteImage], side: int, repertoire: Repertoire = PLAIN
+) -> Maker:
+    """Examples of ``photo`` H × W × 3 and ``mask`` H × W for the scratch U-Net; three in ten of them undamaged."""
+
+    def make(rng: Generator) -> Example:
+        whole = photos[int(rng.integers(len(photos)))]
+        look = Look.random(side, rng)
+        clean = look.of(whole)
+        if rng.random() < DECOY_SHARE:
+            clean = paste_decoys(clean, rng, look.scale)
+        return look.damaged(clean, rng, textures, repertoire)
 
     return make
 
@@ -279,6 +314,11 @@ def _collate(examples: list[Example]) -> Batch:
     return batch
 
 
+def _step_back(worker: int) -> None:
+    """Let the process that trains go first: a GPU waits for it alone."""
+    os.nice(10)
+
+
 def batches(make: Maker, size: int, seed: int, workers: int = 1) -> Iterator[Batch]:
     """Endless batches of ``size`` examples, made by ``workers`` processes (0, or where none can be forked: in this)."""
     if "fork" not in multiprocessing.get_all_start_methods():
@@ -290,6 +330,7 @@ def batches(make: Maker, size: int, seed: int, workers: int = 1) -> Iterator[Bat
         collate_fn=_collate,
         prefetch_factor=4 if workers else None,
         multiprocessing_context="fork" if workers else None,
+        worker_init_fn=_step_back if workers else None,
     )
     # The processes are forked, and wait for ever for threads that OpenCV had before, and that a fork leaves behind.
     threads = cv2.getNumThreads()

@@ -51,6 +51,8 @@ class Settings:
     """Processes that make examples."""
     replay: int = 0
     """Latest examples that are kept and shown again; 0: each is shown once."""
+    annotations: tuple[Path, ...] = ()
+    """Folders of what is known of the damage in real scans."""
 
     def seed_of_examples(self, started: float) -> int:
         """The seed of what this process is shown: its own among several, and another whenever training is resumed."""
@@ -69,6 +71,7 @@ class Settings:
             "learning rate": self.learning_rate,
             **({"replay": self.replay} if self.replay else {}),
             **({"device": torch.cuda.get_device_name(self.device)} if self.device.startswith("cuda") else {}),
+            **({"annotations": [folder.name for folder in self.annotations]} if self.annotations else {}),
             "resumed": self.resume,
         }
 

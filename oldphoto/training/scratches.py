@@ -29,6 +29,7 @@ from oldphoto.training.imagenet import knowing
 from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, require_crop, run
 from oldphoto.training.losses import dice
 from oldphoto.training.replay import training_batches
+from oldphoto.training.scans import load_scans, scan_examples
 from oldphoto.training.styles import VARIED
 
 NAME = "scratches"
@@ -72,6 +73,9 @@ SCANS_SHARE = 0.25
 
 INTACT = 0.03
 """Probability of damage up to which the average of the network is believed that there is none."""
+
+JUDGED = 6.0
+"""So much more counts what a person said of a scan: people were asked where the network was mistaken."""
 
 FIXED_FROM = 0.5
 """Progress from which on the statistics of batch normalisation are those that inference uses.
@@ -136,9 +140,8 @@ def train(settings: Settings) -> None:
     photos, textures = load_scenes(settings.data), load_images(settings.data, "textures", "L")
     make = scratch_examples(photos, textures, settings.crop, repertoire=VARIED)
     stream = training_batches(make, settings, settings.seed_of_examples(started))
-    make = scratch_examples(
-        load_images(settings.data, "old"), textures, settings.crop, unlabelled=True, repertoire=VARIED
-    )
+    known = load_scans(settings.data, settings.annotations)
+    make = scan_examples(known, textures, settings.crop, VARIED)
     scans = training_batches(make, settings, settings.seed_of_examples(started) + 1, ceil(SCANS_SHARE * settings.batch))
     check = scratch_examples(load_held_out(settings.data, "photos"), textures, 256)
     rng = np.random.default_rng(7)
@@ -165,7 +168,7 @@ def train(settings: Settings) -> None:
         entropy = F.binary_cross_entropy_with_logits(logits[:labelled], shown["mask"])
         overlap = dice(logits[:labelled], shown["mask"])
         added = F.binary_cross_entropy_with_logits(logits[labelled:], unlabelled["mask"], reduction="none")
-        agreement = (added * certain).mean()
+        agreement = (added * (certain + JUDGED * unlabelled["known"])).mean()
         if not small:
             negatives.learn(batch, logits[:labelled], own)
         optimiser.step(entropy + 0.5 * overlap + SCANS_SHARE * agreement, progress)
@@ -213,11 +216,11 @@ def halved(batch: Batch) -> Batch:
 
 
 def believed(net: ScratchUNet, batch: Batch) -> Tensor:
-    """Where the masks of unlabelled examples are to be believed, N × 1 × H × W, 1 or 0.
+    """Where the masks of scans are to be believed, N × 1 × H × W, 1 or 0.
 
-    Where damage was added, and where the network sees none in the ``scan`` before.
+    Where damage was added, where a person was sure, and where the network sees none in the ``scan`` before.
     """
-    return ((seen(net, batch["scan"]) <= INTACT) | (batch["mask"] > 0)).float()
+    return ((seen(net, batch["scan"]) <= INTACT) | (batch["mask"] > 0) | (batch["known"] > 0.5)).float()
 
 
 def seen(net: ScratchUNet, photo: Tensor) -> Tensor:
