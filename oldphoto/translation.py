@@ -93,22 +93,35 @@ class Translator:
         return ToneMap(tone.curve.cpu(), tone.matrix.cpu(), tone.gain.cpu(), tone.offset.cpu()), share
 
     def _repair(self, picture: FloatImage, damage: Damage | None) -> None:
-        """Local repair from coarse to fine, in place."""
+        """Local repair from coarse to fine, in place: what shows at half the size is settled there.
+
+        The finer look, in which holes are large and edges soft, would undo some of it; from it comes what is new at its
+        own scale alone. So a print is repaired alike, however finely it was scanned.
+        """
+        settled: HalfImage | None = None
         if depth(picture.shape, BASE):
-            change = halve(picture)
+            coarse = halve(picture)
             # A hairline covers half of a coarse pixel, and is damage there all the same.
-            self._repair(change, damage and (np.minimum(2 * halve(damage[0]), 1), halve(damage[1])))
-            change -= halve(picture)
-            for rows, strip in doubled(change, picture.shape):
-                picture[rows] += strip
-            del change
+            self._repair(coarse, damage and (np.minimum(2 * halve(damage[0]), 1), halve(damage[1])))
+            settled = coarse.astype(np.float16)
+            del coarse
+            _settle(picture, settled)
         network, pictures = (self.net, (picture, *damage)) if damage else (self._undamaged, (picture,))
         run_tiled(network, pictures, picture, self.net.multiple, self.device, self.tile, MARGIN, cuts=True, half=True)
+        if settled is not None:
+            _settle(picture, settled)
 
     def _undamaged(self, picture: Tensor, wanted: Window) -> Tensor:
         nothing = torch.zeros_like(picture)
         translated: Tensor = self.net(picture, nothing[:, :1], nothing, wanted)
         return translated
+
+
+def _settle(picture: FloatImage, half: HalfImage) -> None:
+    """Let a picture show, at half the size, what ``half`` does but for its finest details; in place."""
+    change = half - halve(picture)
+    for rows, strip in doubled(change, picture.shape):
+        picture[rows] += strip
 
 
 def apply_tone(tone: ToneMap, picture: FloatImage, share: float = 1.0) -> None:

@@ -163,6 +163,20 @@ def test_a_scan_of_twice_the_resolution_is_restored_alike(restorer: Restorer, ph
     assert abs(psnr(fitted(once, clean), clean) - psnr(fitted(twice, clean), clean)) < 1
 
 
+@pytest.mark.parametrize("times", [2, 4])
+def test_however_finely_a_print_was_scanned_the_same_is_repaired(plain: Restorer, photo: Photo, times: int) -> None:
+    clean = photo("chelsea")
+    aged = age(clean, np.random.default_rng(4), WORN)
+    mask = np.asarray(cv2.dilate(aged.mask, np.ones((3, 3))), np.float32)
+    once = plain.restore(aged.photo, mask).rgb
+    fine, fine_mask = (
+        cv2.resize(picture, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC).clip(0, 1)
+        for picture in (aged.photo, mask)
+    )
+    small = cv2.resize(plain.restore(fine, fine_mask).rgb, clean.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert psnr(fitted(small, clean), clean) > psnr(fitted(once, clean), clean) - 0.3
+
+
 def test_what_does_not_fit_is_refused(plain: Restorer, photo: Photo, tmp_path: Path) -> None:
     with pytest.raises(PhotoError, match="of one size"):
         plain.restore(photo("coffee"), np.zeros((10, 10), np.float32))
