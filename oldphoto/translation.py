@@ -119,7 +119,8 @@ class Translator:
 
 def _settle(picture: FloatImage, half: HalfImage) -> None:
     """Let a picture show, at half the size, what ``half`` does but for its finest details; in place."""
-    change = half - halve(picture)
+    change = halve(picture)
+    np.subtract(half, change, out=change)
     for rows, strip in doubled(change, picture.shape):
         picture[rows] += strip
 
