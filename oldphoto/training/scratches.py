@@ -1,9 +1,9 @@
-"""Train the scratch U-Net on synthetic structured damage, real textures, and real scans that nobody marked.
+"""Train the scratch U-Net on synthetic structured damage, real textures, and real scans.
 
-What is intact in those, the average of the network says while it trains: where it is sure, the network shall be sure
-even if the scan is worn and damaged further (Tarvainen & Valpola, NeurIPS 2017; Sohn et al., FixMatch, NeurIPS 2020).
-So it meets real grain, paper and clothes, and drawn damage on them. What the average takes for damage counts for
-nothing: now and then it is a collar.
+Of some scans a person said what is damaged, and what only looks like it. Elsewhere the average of the network says
+what is intact while it trains: where it is sure, the network shall be sure even if the scan is worn and damaged
+further (Tarvainen & Valpola, NeurIPS 2017; Sohn et al., FixMatch, NeurIPS 2020). So it meets real grain, paper and
+clothes, and drawn damage on them. What the average takes for damage counts for nothing: now and then it is a collar.
 """
 
 from __future__ import annotations
