@@ -20,8 +20,8 @@ ANNOTATIONS = Path(__file__).parent / "annotations"
 def test_every_scan_is_annotated_once() -> None:
     names = {half: {path.stem for path in (ANNOTATIONS / half).glob("*.png")} for half in HALVES}
     assert not names["tuning"] & names["test"]
-    judged = {path.stem for path in (ANNOTATIONS / "judged").glob("*.png")}
-    assert judged and not judged & (names["tuning"] | names["test"])
+    training = {path.stem for path in (ANNOTATIONS / "training").glob("*.png")}
+    assert training and not training & (names["tuning"] | names["test"])
     assert all(len(names[half]) >= 12 for half in HALVES)
     for half in HALVES:
         assert {path.stem for path in (ANNOTATIONS / half).glob("*.txt")} == names[half]
@@ -32,7 +32,7 @@ def test_masks_hold_known_values_only(path: Path) -> None:
     mask = np.asarray(Image.open(path))
     assert mask.ndim == 2
     assert set(np.unique(mask)) <= {INTACT, DAMAGED, UNSURE}
-    assert path.parent.name == "judged" or np.mean(mask == INTACT) > 0.5
+    assert path.parent.name == "training" or np.mean(mask == INTACT) > 0.5
 
 
 def test_a_loose_stroke_takes_the_scratch_alone(scratched: tuple[Scan, np.ndarray]) -> None:
