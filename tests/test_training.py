@@ -599,6 +599,21 @@ def test_what_a_person_marked_in_a_scan_lies_where_the_examples_show_it(tmp_path
     assert shown == {"white", "gray"}
 
 
+def test_judged_scans_are_shown_as_they_are_and_their_damage_often() -> None:
+    """Of many scans one has a speck; the detector shall meet it, and scans that nothing was done to."""
+    rng = np.random.default_rng(6)
+    pictures = rng.integers(0, 256, (12, 90, 120, 3), np.uint8)
+    annotation = np.full((90, 120), INTACT, np.uint8)
+    annotation[30:34, 40:44] = DAMAGED
+    intact = [Scan(picture, np.full((90, 120), INTACT, np.uint8)) for picture in pictures[1:]]
+    make = scan_examples([Scan(pictures[0], annotation), *intact], [], 64)
+    examples = [make(rng) for _ in range(120)]
+    untouched = [example for example in examples if (example["photo"] == example["scan"]).all()]
+    assert 40 < len(untouched) < 80
+    assert sum(bool(example["mask"].any()) for example in untouched) > len(untouched) / 5
+    assert all(0 < example["mask"].sum() < 400 for example in untouched if example["mask"].any())
+
+
 def test_annotations_of_other_scans_or_another_size_are_refused(data: Path, tmp_path: Path) -> None:
     Image.new("L", (9, 9)).save(tmp_path / "nobody.png")
     with pytest.raises(UsageError, match=str(tmp_path)):

@@ -19,13 +19,15 @@ def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
 
 
-def dice(logits: Tensor, mask: Tensor, smooth: float = 32.0) -> Tensor:
+def dice(logits: Tensor, mask: Tensor, counted: Tensor | None = None, smooth: float = 32.0) -> Tensor:
     """One minus the soft Dice overlap of each picture, on average (Milletari et al., 3DV 2016).
 
-    A lone hairline weighs as much as a picture full of stains. ``smooth``, px: less than this, found or missed, costs
-    little.
+    A lone hairline weighs as much as a picture full of stains. ``counted``: 1 where pixels count, 0 where not, all of
+    them if not given. ``smooth``, px: less than this, found or missed, costs little.
     """
     probability = logits.sigmoid()
+    if counted is not None:
+        probability, mask = probability * counted, mask * counted
     overlap = 2 * (probability * mask).sum((1, 2, 3)) + smooth
     return (1 - overlap / ((probability + mask).sum((1, 2, 3)) + smooth)).mean()
 

@@ -18,6 +18,16 @@ from oldphoto.training.datasets import Example, Look, Maker, load_named
 INTACT, DAMAGED, UNSURE = 0, 1, 2
 """Values of an annotation."""
 
+WORN_SHARE = 0.4
+"""Share of the examples that show what a person marked as damage, where anything is: else few would."""
+
+LOOKS = 6
+"""So many looks are taken at a scan until one shows that."""
+
+AS_IT_IS_SHARE = 0.5
+"""Share of the examples of scans that a person judged to which nothing is done: so will the detector meet them, and
+ageing them further hides what is faint."""
+
 
 @dataclass(frozen=True)
 class Scan:
@@ -59,17 +69,24 @@ def scan_examples(
 
     ``mask`` tells of what was drawn, and of what a person marked; ``known`` is 1 where a person was sure of the scan.
     """
+    worn = [scan for scan in scans if (scan.annotation == DAMAGED).any()]
 
     def make(rng: Generator) -> Example:
-        scan = scans[int(rng.integers(len(scans)))]
-        look = Look.random(side, rng)
+        of_damage = bool(worn) and rng.random() < WORN_SHARE
+        chosen = worn if of_damage else scans
+        scan = chosen[int(rng.integers(len(chosen)))]
+        damaged, unsure = (np.asarray(255 * (scan.annotation == value), np.uint8) for value in (DAMAGED, UNSURE))
+        for _ in range(LOOKS if of_damage else 1):
+            look = Look.random(side, rng)
+            marked = look.reduced(look.of(damaged)) > 0.5
+            if marked.any():
+                break
         before = look.of(scan.picture)
-        damaged, unsure = (
-            look.of(np.asarray(255 * (scan.annotation == value), np.uint8)) for value in (DAMAGED, UNSURE)
-        )
+        known = np.asarray(look.reduced(look.of(unsure)) < 0.5, np.float32)
+        shown = look.reduced(before)
+        if known.any() and rng.random() < AS_IT_IS_SHARE:
+            return {"photo": shown, "mask": np.asarray(marked, np.float32), "known": known, "scan": shown}
         drawn = look.damaged(before, rng, textures, repertoire)
-        mask = np.maximum(drawn["mask"], look.reduced(damaged) > 0.5)
-        known = np.asarray(look.reduced(unsure) < 0.5, np.float32)
-        return drawn | {"mask": mask, "known": known, "scan": look.reduced(before)}
+        return drawn | {"mask": np.maximum(drawn["mask"], marked), "known": known, "scan": shown}
 
     return make

@@ -171,8 +171,10 @@ def train(settings: Settings) -> None:
         agreement = (added * (certain + JUDGED * unlabelled["known"])).mean()
         if not small:
             negatives.learn(batch, logits[:labelled], own)
-        optimiser.step(entropy + 0.5 * overlap + SCANS_SHARE * agreement, progress)
-        measured = {"entropy": entropy, "dice": overlap, "on scans": agreement, "certain": certain.mean()}
+        overlap_on_scans = dice(logits[labelled:], unlabelled["mask"], certain)
+        loss = entropy + 0.5 * overlap + SCANS_SHARE * (agreement + overlap_on_scans)
+        optimiser.step(loss, progress)
+        measured = {"entropy": entropy, "dice": overlap, "on scans": agreement, "dice on scans": overlap_on_scans}
         return {key: value.detach() for key, value in measured.items()} | {"hard negatives": float(len(negatives))}
 
     def save(steps: int) -> None:
