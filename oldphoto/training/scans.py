@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
-from oldphoto.arrays import ByteImage
+from oldphoto.arrays import ByteImage, FloatImage
 from oldphoto.errors import UsageError
 from oldphoto.training.damage import PLAIN, Repertoire
 from oldphoto.training.datasets import Example, Look, Maker, load_named
@@ -65,7 +65,7 @@ def load_scans(data: Path, annotations: Sequence[Path] = ()) -> list[Scan]:
 def scan_examples(
     scans: Sequence[Scan], textures: Sequence[ByteImage], side: int, repertoire: Repertoire = PLAIN
 ) -> Maker:
-    """Examples of scans damaged further: ``photo`` H × W × 3, ``scan`` before it, ``mask`` H × W, ``known`` H × W.
+    """Examples of scans, most of them damaged further: ``photo`` H × W × 3, ``scan`` before, ``mask``, ``known`` H × W.
 
     ``mask`` tells of what was drawn, and of what a person marked; ``known`` is 1 where a person was sure of the scan.
     """
@@ -75,18 +75,22 @@ def scan_examples(
         of_damage = bool(worn) and rng.random() < WORN_SHARE
         chosen = worn if of_damage else scans
         scan = chosen[int(rng.integers(len(chosen)))]
-        damaged, unsure = (np.asarray(255 * (scan.annotation == value), np.uint8) for value in (DAMAGED, UNSURE))
         for _ in range(LOOKS if of_damage else 1):
             look = Look.random(side, rng)
-            marked = look.reduced(look.of(damaged)) > 0.5
+            marked = np.asarray(_share(DAMAGED, scan, look) > 0.5, np.float32)
             if marked.any():
                 break
         before = look.of(scan.picture)
-        known = np.asarray(look.reduced(look.of(unsure)) < 0.5, np.float32)
-        shown = look.reduced(before)
+        reduced = look.reduced(before)
+        known = np.asarray(_share(UNSURE, scan, look) < 0.5, np.float32)
         if known.any() and rng.random() < AS_IT_IS_SHARE:
-            return {"photo": shown, "mask": np.asarray(marked, np.float32), "known": known, "scan": shown}
+            return {"photo": reduced, "mask": marked, "known": known, "scan": reduced}
         drawn = look.damaged(before, rng, textures, repertoire)
-        return drawn | {"mask": np.maximum(drawn["mask"], marked), "known": known, "scan": shown}
+        return drawn | {"mask": np.maximum(drawn["mask"], marked), "known": known, "scan": reduced}
 
     return make
+
+
+def _share(value: int, scan: Scan, look: Look) -> FloatImage:
+    """How much of each pixel of a look at a scan was annotated so, H × W in [0, 1]."""
+    return look.reduced(look.of(np.asarray(255 * (scan.annotation == value), np.uint8)))
