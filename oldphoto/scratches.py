@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -26,9 +27,13 @@ MIRRORED = 192
 """With a short side below twice this, px, what the network says of the mirror image counts as much: there, that costs
 little."""
 
-ENLARGED = 384
+TOLD = 384
 """With a short side below twice this, px, the network is told what a photo shows, which goes through in one piece. From
 there on a scan shows no more than a smaller one, but thinner things: what was found in that stays found."""
+
+ENLARGEMENTS = (1.2, 1.4)
+"""A photo of such a size is looked at so many times enlarged, and damage is what any of these looks shows. As sharp as
+on a screen, a line of a pixel's width is often overlooked, and much that is sharp taken for damage."""
 
 TILE, MARGIN = 1536, 256
 """Sides of a tile and of what it sees of its neighbours, px. The network sees far: with 192 px tiles still differ
@@ -93,15 +98,35 @@ class ScratchDetector:
         return probability
 
     def _seen(self, rgb: FloatImage) -> FloatImage:
-        """The same from coarse to fine, were damage as frequent as in training."""
+        """The same, were damage as frequent as in training."""
+        if depth(rgb.shape, TOLD):
+            return self._looked_at(rgb, self._keeping, self._seen(halve(rgb)), self.tile, half=True)
         found = np.zeros(rgb.shape[:2], np.float32)
-        if depth(rgb.shape, BASE):
-            for rows, hint in doubled(self._seen(halve(rgb)), found.shape):
+        height, width = rgb.shape[:2]
+        for factor in ENLARGEMENTS:
+            enlarged = cv2.resize(rgb, (round(factor * width), round(factor * height)), interpolation=cv2.INTER_LINEAR)
+            seen = self._coarse_to_fine(np.asarray(enlarged, np.float32))
+            np.maximum(found, cv2.resize(seen, (width, height), interpolation=cv2.INTER_AREA), out=found)
+        return found
+
+    def _coarse_to_fine(self, rgb: FloatImage) -> FloatImage:
+        """The same of a photo of which the network is told what it shows, at one scale after the other."""
+        coarse = self._coarse_to_fine(halve(rgb)) if depth(rgb.shape, BASE) else None
+        network = self._told if depth(rgb.shape, MIRRORED) else self._mirrored
+        # As long a photo goes through in one piece as if it were not enlarged; its other side is short. In half
+        # precision the most that a pixel is off would be 5 % then, instead of 0.6.
+        return self._looked_at(rgb, network, coarse, round(max(ENLARGEMENTS) * self.tile), half=False)
+
+    def _looked_at(
+        self, rgb: FloatImage, network: Callable[..., Tensor], coarse: FloatImage | None, tile: int, half: bool
+    ) -> FloatImage:
+        """The same of a single scale, with what was seen at half of it as a hint."""
+        found = np.zeros(rgb.shape[:2], np.float32)
+        if coarse is not None:
+            for rows, hint in doubled(coarse, found.shape):
                 found[rows] = hint
-        small, enlarged = not depth(rgb.shape, MIRRORED), depth(rgb.shape, ENLARGED)
-        network = self._mirrored if small else self._keeping if enlarged else self._told
         pictures = (rgb, found)
-        run_tiled(network, pictures, found, self.net.multiple, self.device, self.tile, MARGIN, cuts=True, half=True)
+        run_tiled(network, pictures, found, self.net.multiple, self.device, tile, MARGIN, cuts=True, half=half)
         return found
 
     def _told(self, picture: Tensor, hint: Tensor, wanted: Window) -> Tensor:

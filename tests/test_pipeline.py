@@ -154,6 +154,25 @@ def test_the_users_own_mask_takes_the_place_of_the_detector(plain: Restorer, pho
     assert psnr(restored[hole], clean[hole]) > psnr(torn[hole], clean[hole]) + 5
 
 
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "rocket"])
+def test_lines_as_thin_and_sharp_as_pixels_are_found(restorer: Restorer, photo: Photo, name: str) -> None:
+    """Light ones and dark ones, drawn into a picture as sharp as pictures are on a screen."""
+    clean = photo(name)
+    height, width = clean.shape[:2]
+    found = []
+    for shade in (0.95, 0.08):
+        mask = np.zeros((height, width), np.uint8)
+        for top, left, bottom, right in ((0.1, 0.05, 0.5, 0.95), (0.9, 0.2, 0.15, 0.7), (0.4, 0, 0.6, 1)):
+            ends = (int(left * width), int(top * height)), (int(right * width), int(bottom * height))
+            cv2.line(mask, *ends, 1, 1)
+        scratched = np.where(mask[..., None] > 0, np.float32(shade), clean)
+        seen = (mask > 0) & (np.abs(scratched - clean).max(2) > 0.1)
+        marked = restorer.restore(scratched).mask
+        assert marked is not None
+        found.append(float((marked[seen] > 0.5).mean()))
+    assert np.mean(found) > 0.75, found
+
+
 def test_a_scan_of_twice_the_resolution_is_restored_alike(restorer: Restorer, photo: Photo) -> None:
     clean = photo("astronaut")[:448, :448]
     aged = age(clean, np.random.default_rng(3), WORN).photo
