@@ -74,7 +74,7 @@ SCANS_SHARE = 0.25
 INTACT = 0.03
 """Probability of damage up to which the average of the network is believed that there is none."""
 
-JUDGED = 6.0
+JUDGED = 2.0
 """So much more counts what a person said of a scan: people were asked where the network was mistaken."""
 
 FIXED_FROM = 0.5
