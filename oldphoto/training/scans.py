@@ -65,7 +65,7 @@ def load_scans(data: Path, annotations: Sequence[Path] = ()) -> list[Scan]:
 def scan_examples(
     scans: Sequence[Scan], textures: Sequence[ByteImage], side: int, repertoire: Repertoire = PLAIN
 ) -> Maker:
-    """Examples of scans, most of them damaged further: ``photo`` H × W × 3, ``scan`` before, ``mask``, ``known`` H × W.
+    """Examples of scans, many of them damaged further: ``photo`` H × W × 3, ``scan`` before, ``mask``, ``known`` H × W.
 
     ``mask`` tells of what was drawn, and of what a person marked; ``known`` is 1 where a person was sure of the scan.
     """

@@ -75,7 +75,7 @@ INTACT = 0.03
 """Probability of damage up to which the average of the network is believed that there is none."""
 
 JUDGED = 2.0
-"""So much more counts what a person said of a scan: people were asked where the network was mistaken."""
+"""So much more counts what a person said of a scan than what the average of the network says."""
 
 FIXED_FROM = 0.5
 """Progress from which on the statistics of batch normalisation are those that inference uses.
