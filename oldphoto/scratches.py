@@ -33,7 +33,8 @@ there on a scan shows no more than a smaller one, but thinner things: what was f
 
 ENLARGEMENTS = (1.2, 1.4)
 """A photo of such a size is looked at so many times enlarged, and damage is what any of these looks shows. As sharp as
-on a screen, a line of a pixel's width is often overlooked, and much that is sharp taken for damage."""
+on a screen, a line of a pixel's width is often overlooked, and much that is sharp taken for damage. A panorama, longer
+than TILE, is not enlarged: it would take much memory."""
 
 TILE, MARGIN = 1536, 256
 """Sides of a tile and of what it sees of its neighbours, px. The network sees far: with 192 px tiles still differ
@@ -103,19 +104,18 @@ class ScratchDetector:
             return self._looked_at(rgb, self._keeping, self._seen(halve(rgb)), self.tile, half=True)
         found = np.zeros(rgb.shape[:2], np.float32)
         height, width = rgb.shape[:2]
-        for factor in ENLARGEMENTS:
+        for factor in ENLARGEMENTS if max(height, width) <= TILE else (1.0,):
             enlarged = cv2.resize(rgb, (round(factor * width), round(factor * height)), interpolation=cv2.INTER_LINEAR)
-            seen = self._coarse_to_fine(np.asarray(enlarged, np.float32))
+            seen = self._coarse_to_fine(np.asarray(enlarged, np.float32), round(factor * self.tile))
             np.maximum(found, cv2.resize(seen, (width, height), interpolation=cv2.INTER_AREA), out=found)
         return found
 
-    def _coarse_to_fine(self, rgb: FloatImage) -> FloatImage:
+    def _coarse_to_fine(self, rgb: FloatImage, tile: int) -> FloatImage:
         """The same of a photo of which the network is told what it shows, at one scale after the other."""
-        coarse = self._coarse_to_fine(halve(rgb)) if depth(rgb.shape, BASE) else None
+        coarse = self._coarse_to_fine(halve(rgb), tile) if depth(rgb.shape, BASE) else None
         network = self._told if depth(rgb.shape, MIRRORED) else self._mirrored
-        # As long a photo goes through in one piece as if it were not enlarged; its other side is short. In half
-        # precision the most that a pixel is off would be 5 % then, instead of 0.6.
-        return self._looked_at(rgb, network, coarse, round(max(ENLARGEMENTS) * self.tile), half=False)
+        # In half precision the most that a pixel of an enlarged photo is off would be 5 %.
+        return self._looked_at(rgb, network, coarse, tile, half=False)
 
     def _looked_at(
         self, rgb: FloatImage, network: Callable[..., Tensor], coarse: FloatImage | None, tile: int, half: bool
