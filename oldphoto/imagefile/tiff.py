@@ -112,7 +112,7 @@ def _check_complete(page: TiffPage, file_size: int, max_pixels: int) -> None:
 
 def _decode_page(page: TiffPage, data: bytes) -> Raster:
     if page.photometric == PHOTOMETRIC.YCBCR and page.compression != COMPRESSION.JPEG:
-        return _decode_ycbcr(data, page.index)
+        return _decode_ycbcr(data, page)
     samples = page.asarray()
     if samples.ndim == 3 and page.planarconfig == 2 and page.samplesperpixel > 1:
         samples = np.moveaxis(samples, 0, -1)
@@ -200,10 +200,16 @@ def _unpremultiplied(pixels: IntImage, alpha: IntImage) -> IntImage:
     return result
 
 
-def _decode_ycbcr(data: bytes, index: int) -> Raster:
+def _decode_ycbcr(data: bytes, page: TiffPage) -> Raster:
     """Decode subsampled or old-style JPEG colour, which tifffile leaves undone, with Pillow."""
-    image = TiffImageFile(BytesIO(data))
-    image.seek(index)
+    file = BytesIO(data)
+    orientation = page.tags.get(exif_block.ORIENTATION)
+    if orientation is not None:  # Pillow would turn the picture by it, and it would be turned again
+        file.seek(orientation.valueoffset)
+        file.write((1).to_bytes(orientation.valuebytecount, "little" if page.parent.byteorder == "<" else "big"))
+    file.seek(0)
+    image = TiffImageFile(file)
+    image.seek(page.index)
     return Raster(np.asarray(image.convert("RGB")))
 
 
