@@ -48,6 +48,8 @@ class Job:
     """The user's own mask of this photo."""
     save_mask: Path | None = None
     """Where the mask that was used is written."""
+    keeps_mask: bool = False
+    """A mask that is there already stays: a person may have edited it."""
     kept: bool = False
     """The output exists and stays."""
     renamed: bool = False
@@ -153,7 +155,7 @@ def plan(
     naming
         Which files are photos, and what their outputs are called.
     overwrite
-        Do finished outputs again. By default they are kept.
+        Do finished outputs again. By default they are kept, and so are masks that are there.
     save_masks
         A folder for the masks that were used.
     leave_out
@@ -179,7 +181,15 @@ def plan(
         raise UsageError(f"no such file or folder: {source}")
     sides = [save_masks / name if save_masks else None for name in assign_names(found.names, mask_name)]
     jobs = tuple(
-        Job(path, name, target, save_mask=side, kept=target.exists() and not overwrite, renamed=target != wish)
+        Job(
+            path,
+            name,
+            target,
+            save_mask=side,
+            keeps_mask=side is not None and not overwrite,
+            kept=target.exists() and not overwrite,
+            renamed=target != wish,
+        )
         for path, name, target, side, wish in zip(sources, found.names, targets, sides, wanted, strict=True)
     )
     _refuse_bad_outputs(jobs, source)

@@ -233,7 +233,7 @@ def restoring(
                 tally.add(photo, restoration, notice)
                 if job.save_mask is not None:
                     # The photo comes last: a rerun takes a job whose photo exists for finished.
-                    write_mask(_used_mask(restoration), job.save_mask)
+                    tally.warnings += _save_mask(_used_mask(restoration), job.save_mask, job.keeps_mask)
                 yield photo.with_rgb(restoration.rgb)
 
         with watch.timing_the_rest("write"):
@@ -416,7 +416,8 @@ def ageing(*, seed: int = 0, severity: float | None = None, quality: int = 95, m
             rgb = np.repeat(aged.photo.mean(2, keepdims=True), 3, 2) if photo.gray else aged.photo
         with watch.timing("write"):
             if job.save_mask is not None:
-                write_mask(aged.mask, job.save_mask)
+                for kept in _save_mask(aged.mask, job.save_mask, job.keeps_mask):
+                    raise PhotoError(kept)  # a photo beside the mask of another one would deceive whoever trains on it
             written = write_photo(photo.with_rgb(rgb), job.target, format_of(job.target), quality)
         return Result(
             seconds=watch.seconds,
@@ -551,6 +552,17 @@ def _face_shares(restoration: Restoration, photo: Photo) -> tuple[tuple[float, f
     height, width = photo.rgb.shape[:2]
     boxes = (face.box for face in restoration.faces)
     return tuple((left / width, top / height, right / width, bottom / height) for left, top, right, bottom in boxes)
+
+
+def _save_mask(mask: FloatImage, path: Path, keeps: bool) -> list[str]:
+    """Write a mask; where another is there and ``keeps`` says that it stays, return a word about that instead."""
+    if not (keeps and path.exists()):
+        write_mask(mask, path)
+        return []
+    there = read_mask(path)
+    if there.shape == mask.shape and np.abs(there - mask).max() < 1 / 255:
+        return []
+    return [f"{path} is there, another mask, and is kept: give another folder, --mask to repair by it, or --overwrite"]
 
 
 def _damaged_share(restoration: Restoration) -> float | None:

@@ -48,6 +48,19 @@ def test_a_tree_is_aged_with_masks(picture):
     assert np.abs(read_photo(Path("out/a.png")).rgb - picture).mean() > 0.02
 
 
+def test_no_photo_stands_beside_the_mask_of_another(picture):
+    write_photo(Photo(picture), Path("in/a.png"))
+    ageing = ("--save-masks", "masks", "--severity", "0.6")
+    assert oldphoto("age", "in", "out", *ageing).exit_code == 0
+    mask = Path("masks/a.png").read_bytes()
+    assert oldphoto("age", "in", "same", *ageing).exit_code == 0
+    other = oldphoto("age", "in", "other", *ageing, "--seed", "1")
+    assert other.exit_code == 1
+    assert "another mask" in other.stderr
+    assert not Path("other/a.png").exists()
+    assert Path("masks/a.png").read_bytes() == mask
+
+
 def test_a_photo_ages_the_same_in_any_company(picture):
     for name in ("a.png", "b.png", "sub/a.png"):
         write_photo(Photo(picture), Path("in", name))

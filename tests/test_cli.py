@@ -123,6 +123,24 @@ def brightness(path: str) -> float:
 # --- restore
 
 
+def test_a_mask_that_was_edited_is_not_overwritten(stage):
+    make_photo("in/a.png")
+    make_photo("in/b.png")
+    save = ("--with-scratch", "--save-masks", "masks")
+    assert oldphoto("restore", "in", "out", *save).exit_code == 0
+    write_mask(np.ones((24, 32), np.float32), Path("masks/a.png"))
+    edited, found = Path("masks/a.png").read_bytes(), Path("masks/b.png").read_bytes()
+    again = oldphoto("restore", "in", "elsewhere", *save)
+    assert again.exit_code == 0, again.output
+    assert Path("masks/a.png").read_bytes() == edited
+    told = [line for line in again.stderr.splitlines() if "warning" in line]
+    assert len(told) == 1
+    assert str(Path("masks/a.png")) in told[0]
+    assert "--overwrite" in told[0]
+    assert oldphoto("restore", "in", "elsewhere", *save, "--overwrite").exit_code == 0
+    assert Path("masks/a.png").read_bytes() == found
+
+
 def test_a_tree_is_restored_with_log_masks_and_page(stage):
     make_photo("in/a.png")
     make_photo("in/sub/b.jpg", 0.75)
