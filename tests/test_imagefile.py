@@ -205,6 +205,22 @@ def test_a_jpeg_keeps_its_captions_comments_and_long_xmp_but_no_old_preview(tmp_
     assert b"preview" not in content
 
 
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_a_tiff_keeps_what_photoshop_says_but_no_old_preview(tmp_path: Path, byteorder: Any) -> None:
+    caption = b"\x1c\x02\x78" + struct.pack(">H", 9) + b"Oma Erna!"
+    blocks = resource(1036, b"preview" * 3) + resource(1028, caption) + resource(1034, b"\1")
+    tags = [(34377, 1, len(blocks), blocks, True), (37724, 7, 8, b"a layer!", True)]
+    tifffile.imwrite(tmp_path / "a.tif", COLOUR, photometric="rgb", byteorder=byteorder, extratags=tags)
+    photo = read_photo(tmp_path / "a.tif")
+    assert photo.warnings == ("Photoshop's layers left out: the picture is read as they show it together",)
+    assert write_photo(photo, tmp_path / "b.tif") == ()
+    with Image.open(tmp_path / "b.tif") as image:
+        assert bytes(image.tag_v2[34377]) == resource(1028, caption) + resource(1034, b"\1")
+        assert 37724 not in image.tag_v2
+        assert np.array_equal(np.asarray(image), COLOUR)
+    assert write_photo(photo, tmp_path / "b.jpg") == ("IPTC left out: kept only where TIFF stays TIFF",)
+
+
 def test_a_png_keeps_its_texts_and_what_it_says_of_its_colours(tmp_path: Path) -> None:
     texts = PngImagePlugin.PngInfo()
     texts.add_text("Copyright", "the archive")

@@ -18,6 +18,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from oldphoto.imagefile import exif as exif_block
 from oldphoto.imagefile.photo import Extra, Raster
+from oldphoto.imagefile.photoshop import without_thumbnails
 
 SIGNATURE = b"\xff\xd8\xff"
 SEGMENT_LIMIT = 65533
@@ -29,7 +30,6 @@ _ICC_PART = SEGMENT_LIMIT - len(_ICC_PREFIX) - 2
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 _RESOURCES = b"Photoshop 3.0\0"
 _RESOURCES_PART = SEGMENT_LIMIT - len(_RESOURCES)
-_THUMBNAILS = (1033, 1036)  # of the picture as it was before
 _APP1, _APP2, _APP13, _COMMENT, _SCAN = 0xE1, 0xE2, 0xED, 0xFE, 0xDA
 _BARE = (0x01, *range(0xD0, 0xDA))  # markers without a segment
 _NOT_OF_THE_PICTURE = "bad ICC marker"
@@ -110,7 +110,7 @@ def extras(data: bytes) -> tuple[Extra, ...]:
             found.append(Extra("extended XMP", "jpg", bytes((marker,)), content))
         elif marker == _APP13 and content.startswith(_RESOURCES):
             resources += content.removeprefix(_RESOURCES)
-    resources = _without_thumbnails(resources)
+    resources = without_thumbnails(resources)
     for start in range(0, len(resources), _RESOURCES_PART):
         part = resources[start : start + _RESOURCES_PART]
         found.append(Extra("IPTC", "jpg", bytes((_APP13,)), _RESOURCES + part))
@@ -130,22 +130,6 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
             end = start + 2 + struct.unpack_from(">H", data, start + 2)[0]
             yield marker, data[start + 4 : end]
             start = end
-
-
-def _without_thumbnails(resources: bytes) -> bytes:
-    """Leave the previews out of Photoshop's image resources; what is not made as those are stays as it is."""
-    kept, start = b"", 0
-    while start + 12 <= len(resources):
-        signature, number, name = struct.unpack_from(">4sHB", resources, start)
-        name_end = start + 6 + (name // 2 + 1) * 2  # a name with its length, padded to an even size
-        if signature != b"8BIM" or name_end + 4 > len(resources):
-            return resources
-        (size,) = struct.unpack_from(">I", resources, name_end)
-        end = name_end + 4 + size + size % 2
-        if number not in _THUMBNAILS:
-            kept += resources[start:end]
-        start = end
-    return kept
 
 
 def density(image: Image.Image) -> tuple[float, float] | None:

@@ -20,11 +20,13 @@ from oldphoto.errors import PhotoError
 from oldphoto.imagefile import exif as exif_block
 from oldphoto.imagefile.colour import cmyk_to_rgb
 from oldphoto.imagefile.exif import Directory, Layout, Tag
-from oldphoto.imagefile.photo import RAISE_LIMIT, IntImage, Raster, check_size
+from oldphoto.imagefile.photo import RAISE_LIMIT, Extra, IntImage, Raster, check_size
+from oldphoto.imagefile.photoshop import without_thumbnails
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _STRIP_ROWS = 256
 _PAGE_LIMIT, _SAMPLE_LIMIT = 10_000, 16
+_RESOURCES, _LAYERS = 34377, 37724  # tags of Photoshop
 _BIG = 2**32 - 2**25  # bytes of pixels from which offsets of 32 bits may not reach
 
 # tifffile reports oddities of a file through logging, which Python prints if nobody listens.
@@ -243,6 +245,10 @@ def _with_metadata(raster: Raster, file: BinaryIO, start: int) -> Raster:
     if profile is not None and root.tags[262].data.strip(b"\0") != b"\5":  # CMYK has brought its new profile along
         raster.icc = profile.data
     raster.xmp = None if packet is None else packet.data
+    if (resources := root.tags.get(_RESOURCES)) and (kept := without_thumbnails(resources.data)):
+        raster.extras = (Extra("IPTC", "tif", struct.pack(">H", _RESOURCES), kept),)
+    if _LAYERS in root.tags:
+        raster.warnings.append("Photoshop's layers left out: the picture is read as they show it together")
     described = exif_block.descriptive(root)
     says_nothing = set(described.tags) <= {exif_block.ORIENTATION} and not described.children
     if not says_nothing or exif_block.integer(described.tags.get(exif_block.ORIENTATION), layout) not in (None, 1):
@@ -293,6 +299,8 @@ def _with_directories(stream: BytesIO, described: Sequence[Directory], rasters: 
             root.tags.update(exif_block.resolution_tags(raster.dpi, layout))
         if raster.xmp is not None:
             root.tags[exif_block.XMP] = Tag(1, len(raster.xmp), raster.xmp)
+        for extra in raster.extras:
+            root.tags[struct.unpack(">H", extra.kind)[0]] = Tag(1, len(extra.content), extra.content)
         stream.seek(0, 2)
         stream.write(bytes(stream.tell() % 2))
         start = stream.tell()
