@@ -580,6 +580,10 @@ def _with_previews(result: Result, before: bytes, restoration: Restoration) -> R
 
 # What is told of it
 
+_MOST_KEPT = 50_000_000
+"""Pixels of a photo that an earlier run restored up to which the page shows it: it is decoded where the run is planned,
+which must not run out of memory."""
+
 
 def unreadable_outcomes(found: Found) -> tuple[Outcome, ...]:
     """Return a failure for each folder that could not be searched: its photos must not be passed over in silence."""
@@ -611,11 +615,13 @@ def report_entry(outcome: Outcome) -> ReportEntry:
 
 
 def _with_kept_pictures(result: Result, job: Job) -> Result:
-    """Previews of a photo that an earlier run restored, unless a file cannot be read or was replaced by another."""
+    """Previews of a photo that an earlier run restored, where both files are here, not huge, and of one size."""
     previews, sizes = [], set()
-    for path in (job.source, job.target):
+    for path, told in ((job.source, job.input), (job.target, job.output)):
+        if str(path) != told:  # at a URL
+            return result
         try:
-            rgb = open_photo(path, PIXEL_LIMIT).page(0).rgb
+            rgb = open_photo(path, _MOST_KEPT).page(0).rgb
         except OldphotoError:
             return result
         previews.append(preview(rgb))

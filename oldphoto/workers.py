@@ -2,7 +2,7 @@
 
 A decoder that crashes on a hostile file, the kernel that ends a process for its memory, a photo that never ends: all of
 them end one worker. The photo is tried once more in a new one, for the fault may have been somebody else's, and fails
-if that dies too. The program itself only plans and tells, and never imports torch.
+if that dies too. The program itself plans and tells, and never imports torch.
 """
 
 from __future__ import annotations

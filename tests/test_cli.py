@@ -270,6 +270,16 @@ def test_the_page_shows_kept_photos_as_well(stage):
     assert [article.count("data:image/") for article in articles] == [2, 0, 0]
 
 
+def test_a_huge_kept_photo_is_not_decoded_for_the_page(stage, monkeypatch):
+    monkeypatch.setattr("oldphoto.work._MOST_KEPT", 1000)
+    for name, width in (("a.png", 32), ("b.png", 64)):
+        make_photo(f"in/{name}", width=width)
+        make_photo(f"out/{name}", 0.75, width)
+    assert oldphoto("restore", "in", "out", "--report", "report.html").exit_code == 0
+    articles = Path("report.html").read_text().split("<article")[1:]
+    assert [article.count("data:image/") for article in articles] == [2, 0]
+
+
 def test_photos_of_one_stem_are_both_restored(stage):
     make_photo("in/a.png", 0.2)
     make_photo("in/a.jpg", 0.4)

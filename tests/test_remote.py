@@ -18,7 +18,7 @@ from oldphoto import audit, batch, remote  # noqa: E402
 from oldphoto.batch import Job, Outcome, Plan, Result, Work  # noqa: E402
 from oldphoto.errors import UsageError  # noqa: E402
 from oldphoto.imagefile import read_photo  # noqa: E402
-from oldphoto.work import ageing, log_line, photo_naming  # noqa: E402
+from oldphoto.work import ageing, log_line, photo_naming, report_entry  # noqa: E402
 
 PICTURE = np.ascontiguousarray(skimage.data.astronaut()[0:240:5, 100:400:5])
 
@@ -71,6 +71,17 @@ def test_a_tree_of_objects_is_worked_on_and_a_rerun_keeps_what_is_there(memory, 
     again = remote.plan("memory://in", "memory://out", photo_naming())
     assert [job.kept for job in again.jobs] == [True, True, False]
     assert not any(job.kept for job in remote.plan("memory://in", "memory://out", photo_naming(), True).jobs)
+
+
+def test_the_page_never_shows_a_file_of_this_folder_for_a_photo_at_a_url(
+    memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(memory, "/in/a.png", "/out/a.png")
+    monkeypatch.chdir(tmp_path)
+    Path("a.png").write_bytes(encoded())
+    (job,) = remote.plan("memory://in", "memory://out", photo_naming()).jobs
+    entry = report_entry(Outcome(job, "kept"))
+    assert (entry.before, entry.after) == (None, None)
 
 
 def test_the_same_photo_gives_the_same_bytes_at_a_url_and_in_a_folder(memory, tmp_path: Path) -> None:
