@@ -373,8 +373,8 @@ def run(
     """Do the jobs and yield how each ended, as it ends; with one worker that is their order.
 
     A job that fails, for whatever reason, becomes an outcome and never stops the others; one that takes long holds none
-    up. An interrupt (Ctrl-C) aborts the job at work; with several workers no new job starts, those at work finish and
-    are yielded, unless a second interrupt comes.
+    up. An interrupt (Ctrl-C, or a KeyboardInterrupt thrown in) aborts the job at work; with several workers no new job
+    starts, those at work finish and are yielded, unless a second interrupt comes.
 
     Parameters
     ----------
@@ -422,8 +422,11 @@ def run(
 def _ended(waiting: set[Future[Outcome]]) -> Iterator[Outcome]:
     """Wait until a job ends, yield all that have, and take each out of `waiting` once it is told."""
     for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-        yield future.result()
-        waiting.discard(future)
+        outcome = future.result()
+        try:
+            yield outcome
+        finally:  # an interrupt that is thrown in comes from who was told
+            waiting.discard(future)
 
 
 def _attempt(job: Job, work: Work, done: str) -> Outcome:

@@ -127,6 +127,29 @@ def test_a_run_that_is_ended_leaves_whole_photos_and_a_rerun_the_rest(
         json.loads(line)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_has_ended_is_logged_though_the_run_is_ended_while_it_logs(
+    tmp_path: Path, photos: Path, number: signal.Signals
+) -> None:
+    program = (
+        "import time, oldphoto.work as work\n"
+        "from oldphoto.cli import main\n"
+        "log_line = work.log_line\n"
+        "work.log_line = lambda outcome: (time.sleep(0.5), log_line(outcome))[1]\n"
+        "if __name__ == '__main__': main()\n"
+    )
+    (tmp_path / "slow.py").write_text(program)
+    log, out = tmp_path / "log.jsonl", tmp_path / "out"
+    command = [sys.executable, "slow.py", "age", str(photos), str(out), "--jobs", "2", "--log", str(log)]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: log.is_file() and len(log.read_text().splitlines()) == 2)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    logged = [Path(json.loads(line)["output"]).name for line in log.read_text().splitlines()]
+    assert sorted(logged) == sorted(path.name for path in out.iterdir())
+
+
 def test_a_part_that_a_killed_run_left_is_removed_by_the_rerun(tmp_path: Path, photos: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()

@@ -10,10 +10,9 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
@@ -220,7 +219,7 @@ def carry_out(run: Run, make_plan: Callable[[], Plan], make_work: Callable[[], W
         stack.enter_context(warnings.catch_warnings())
         if not run.verbose:
             warnings.simplefilter("ignore")
-        stack.enter_context(_stops_interrupt())
+        interrupts = stack.enter_context(_stops_interrupt())
         workers = Workers(make_work, 1, run.timeout, run.verbose)
         stack.callback(workers.kill)
         if run.cluster is None and not run.dry_run:
@@ -232,7 +231,7 @@ def carry_out(run: Run, make_plan: Callable[[], Plan], make_work: Callable[[], W
         if run.dry_run:
             _show(plan)
             return
-        complete = _work_through(run, plan, _outcomes(run, plan, make_work, workers, stack))
+        complete = _work_through(run, plan, _outcomes(run, plan, make_work, workers, stack), interrupts)
     if not complete:
         click.get_current_context().exit(FAILED)
 
@@ -275,7 +274,7 @@ def _outcomes(
     return batch.run(plan.jobs, workers, jobs, run.done, workers.kill)
 
 
-def _work_through(run: Run, plan: Plan, outcomes: Iterator[Outcome]) -> bool:
+def _work_through(run: Run, plan: Plan, outcomes: Iterator[Outcome], interrupts: _Interrupts) -> bool:
     """Let the jobs be done and write log and report as each ends; return whether nothing failed."""
     from tqdm import tqdm
 
@@ -304,23 +303,34 @@ def _work_through(run: Run, plan: Plan, outcomes: Iterator[Outcome]) -> bool:
             tqdm(total=len(plan.jobs) + len(plan.found.unreadable), unit="photo", disable=run.quiet or None)
         )
         try:
-            for outcome in chain(unreadable_outcomes(plan.found), outcomes):
-                counts[outcome.status] += 1
-                with bar.external_write_mode():
-                    _tell(outcome, run, told)
-                    for record in tuple(records):
-                        try:
-                            record(outcome)
-                        except (OSError, PhotoError) as error:  # a full disk: the photos matter more
-                            say(f"oldphoto: {_of_side_file(error, run.log)}")
-                            records.remove(record)
-                            complete = False
-                bar.update()
+            ended = _in_turn(unreadable_outcomes(plan.found), outcomes)
+            outcome = next(ended, None)
+            while outcome is not None:
+                with interrupts:
+                    counts[outcome.status] += 1
+                    with bar.external_write_mode():
+                        _tell(outcome, run, told)
+                        for record in tuple(records):
+                            try:
+                                record(outcome)
+                            except (OSError, PhotoError) as error:  # a full disk: the photos matter more
+                                say(f"oldphoto: {_of_side_file(error, run.log)}")
+                                records.remove(record)
+                                complete = False
+                    bar.update()
+                # Raised in here it would cost the outcomes of what is at work.
+                outcome = ended.throw(KeyboardInterrupt) if interrupts.take() else next(ended, None)
         finally:
             bar.close()
             if not run.quiet:
                 say(f"oldphoto: {_summary(counts, run.done, time.monotonic() - start)}")
     return complete and counts["failed"] == 0
+
+
+def _in_turn(*parts: Iterable[Outcome]) -> Generator[Outcome, None, None]:
+    """Yield what all of them do, and let them know of what is thrown in."""
+    for part in parts:
+        yield from part
 
 
 class _InOrder:
@@ -364,21 +374,41 @@ def _close(log: IO[str]) -> None:
         log.close()
 
 
+class _Interrupts:
+    """Requests to end: Ctrl-C, a batch system's, those of a terminal that closes. In a ``with`` block they wait."""
+
+    def __init__(self) -> None:
+        self._holding = self._waiting = False
+
+    def handle(self, number: int, frame: object) -> None:
+        """Take a signal."""
+        if not self._holding:
+            raise KeyboardInterrupt
+        self._waiting = True
+
+    def take(self) -> bool:
+        """Tell whether one waits, which is then seen to."""
+        waiting, self._waiting = self._waiting, False
+        return waiting
+
+    def __enter__(self) -> None:
+        self._holding = True
+
+    def __exit__(self, *_: object) -> None:
+        self._holding = False
+
+
 @contextmanager
-def _stops_interrupt() -> Iterator[None]:
-    """Let a request to end (of a batch system, or a terminal that closes) do what Ctrl-C does."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    replaced = {}
+def _stops_interrupt() -> Iterator[_Interrupts]:
+    """Let all requests to end do the same, and let them wait where they would lose what has ended."""
+    interrupts, replaced = _Interrupts(), {}
     if threading.current_thread() is threading.main_thread():
-        for name in ("SIGTERM", "SIGHUP"):
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
-                replaced[number] = signal.signal(number, interrupt)
+            if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                replaced[number] = signal.signal(number, interrupts.handle)  # nohup has it ignored
     try:
-        yield
+        yield interrupts
     finally:
         for number, handler in replaced.items():
             signal.signal(number, handler)
