@@ -26,9 +26,12 @@ def made_by(
 
     Raises CheckpointError or UsageError where the weights or the device are missing.
     """
-    from oldphoto.checkpoints import checkpoint_folder, pick_device, read_manifest, sha256
+    from oldphoto.checkpoints import checkpoint_folder, own_folder, pick_device, read_manifest, sha256
 
     networks = read_manifest(checkpoint_folder(checkpoints))
+    if options.deblur:
+        own = read_manifest(checkpoint_folder(own_folder(checkpoints)))
+        networks |= {name: record for name, record in own.items() if name == "denoiser"}
     return {
         "version": __version__,
         "options": {

@@ -55,6 +55,11 @@ def installed_folder(name: str) -> Path:
     return platformdirs.user_data_path("oldphoto", appauthor=False) / "weights" / name
 
 
+def own_folder(folder: Path | None) -> Path | None:
+    """The folder to look in for a network that the published model has none of: there, the bundled one (None)."""
+    return None if folder == installed_folder(PUBLISHED) else folder
+
+
 def checkpoint_folder(folder: Path | None = None) -> Path:
     """The folder asked for, or by the environment, or the bundled one.
 

@@ -11,12 +11,13 @@ import numpy as np
 from PIL.JpegImagePlugin import JpegImageFile
 
 from oldphoto.arrays import LUMA, FloatImage
+from oldphoto.checkpoints import own_folder
 from oldphoto.classical.blind import Blur, estimate_blur
 from oldphoto.classical.deblurring import DEFAULT, SURE
 from oldphoto.classical.noise import Noise, estimate_noise
 from oldphoto.faces import FaceFinder
 from oldphoto.imagefile import Photo, read_photo
-from oldphoto.scratches import ScratchDetector
+from oldphoto.stages import scratch_detector
 from oldphoto.translation import Translator, apply_tone
 from oldphoto.work import DAMAGED
 
@@ -82,8 +83,8 @@ class Diagnostician:
     """
 
     def __init__(self, device: str = "auto", checkpoints: Path | None = None, tile: int | None = None) -> None:
-        self.translator = Translator(device, checkpoints, tile)
-        self.detector = ScratchDetector(device, checkpoints, tile)
+        self.translator = Translator(device, own_folder(checkpoints), tile)  # for its estimator of tone
+        self.detector = scratch_detector(device, checkpoints, tile)
         self.finder = FaceFinder()
 
     def diagnose(self, photo: Photo, path: Path) -> Diagnosis:

@@ -79,6 +79,26 @@ def test_a_release_is_imported_listed_verified_and_restores_photos(home, portrai
     assert not np.array_equal(results["scratch"], results["hr"])
     masks = oldphoto("mask", portrait.parent, tmp_path / "masks", "--weights", "published", "--device", "cpu")
     assert masks.exit_code == 0, masks.output
+    # What the published model has no network for, the project's own do.
+    published = ("--weights", "published", "--device", "cpu")
+    for command in (
+        ("denoise", portrait.parent, tmp_path / "quiet", "--method", "learned"),
+        ("deblur", portrait.parent, tmp_path / "sharp", "--psf", "gaussian:1"),
+        (
+            "restore",
+            portrait.parent,
+            tmp_path / "both",
+            "--deblur",
+            "hqs:gaussian:1",
+            "--no-faces",
+            "--log",
+            tmp_path / "both.jsonl",
+        ),
+        ("diagnose", portrait),
+    ):
+        done = oldphoto(*command, *published)
+        assert done.exit_code == 0, done.output
+    assert set(json.loads((tmp_path / "both.jsonl").read_text())["weights"]) > {"denoiser", "translation"}
 
 
 def test_what_is_kept_is_what_was_released(home, tmp_path):

@@ -25,7 +25,7 @@ class Denoiser:
 
     def __init__(self, device: str = "auto", checkpoints_folder: Path | None = None, tile: int | None = None) -> None:
         self.device = checkpoints.pick_device(device)
-        net = rearranged(checkpoints.load(DenoiserNet, "denoiser", checkpoints_folder))
+        net = rearranged(checkpoints.load(DenoiserNet, "denoiser", checkpoints.own_folder(checkpoints_folder)))
         self.net = net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.tile = tile or TILE
 
