@@ -6,6 +6,7 @@ shape is checked against the networks' definitions; what is kept is safetensors 
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -120,7 +121,9 @@ def read_released(name: str, path: Path, ignore_extra: bool = False) -> dict[str
     ``ignore_extra``: leave out what the network has no use for, instead of refusing. Raises CheckpointError.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what PyTorch finds odd of a file that it refuses anyway, or reads
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a file that is no pickle can fail in any way
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise CheckpointError(f"{path}: can not be read as tensors alone, so it is not loaded ({reason})") from error
