@@ -21,6 +21,27 @@ from typing import Any
 from oldphoto.errors import OldphotoError, UsageError, WorkerError
 from oldphoto.shortage import is_out_of_memory
 
+UNREAD_PICTURES = frozenset(
+    {
+        ".jp2",
+        ".j2k",
+        ".jpf",
+        ".jpx",
+        ".jxl",
+        ".avif",
+        ".gif",
+        ".psd",
+        ".psb",
+        ".dng",
+        ".nef",
+        ".cr2",
+        ".cr3",
+        ".arw",
+        ".raf",
+    }
+)
+"""Suffixes of pictures of kinds that are not read, in lower case."""
+
 _LOOK_AHEAD = 4  # photos a worker that are handed out before one of them has ended
 
 
@@ -79,6 +100,8 @@ class Found:
     """The photos, relative to the folder and sorted."""
     ignored: int = 0
     """How many files and folders were left out: hidden, or not photos."""
+    unread: tuple[PurePosixPath, ...] = ()
+    """Those of them that are pictures of kinds that are not read, by their suffixes."""
     linked: tuple[Path, ...] = ()
     """Links to folders, which are not followed: they can form loops."""
     unreadable: tuple[tuple[Path, str], ...] = ()
@@ -264,6 +287,7 @@ def find_photos(folder: Path, suffixes: frozenset[str], leave_out: Path | None =
     photos: list[PurePosixPath] = []
     errors: list[OSError] = []
     linked: list[Path] = []
+    unread: list[PurePosixPath] = []
     ignored = 0
     for place, folders, files in os.walk(folder, onerror=errors.append):
         here = Path(place)
@@ -273,14 +297,22 @@ def find_photos(folder: Path, suffixes: frozenset[str], leave_out: Path | None =
         linked += [here / name for name in seen if name not in entered]
         folders[:] = entered  # os.walk goes only into these
         for name in files:
+            relative = PurePosixPath((here / name).relative_to(folder).as_posix())
             if _is_photo(here / name, suffixes) and not same(here / name, leave_out):
-                photos.append(PurePosixPath((here / name).relative_to(folder).as_posix()))
-            else:
-                ignored += 1
+                photos.append(relative)
+                continue
+            ignored += 1
+            if is_unread_picture(relative):
+                unread.append(relative)
     unreadable = tuple((Path(error.filename), error.strerror or "cannot be read") for error in errors)
     if not photos:
         raise UsageError(": ".join(map(str, unreadable[0])) if unreadable else f"no photo found in {folder}")
-    return Found(tuple(sorted(photos)), ignored, tuple(sorted(linked)), unreadable)
+    return Found(tuple(sorted(photos)), ignored, tuple(sorted(unread)), tuple(sorted(linked)), unreadable)
+
+
+def is_unread_picture(name: PurePosixPath) -> bool:
+    """Tell whether a file that is no photo to work on is a picture all the same, and not hidden."""
+    return name.suffix.lower() in UNREAD_PICTURES and not any(part.startswith(".") for part in name.parts)
 
 
 def _is_photo(path: Path, suffixes: frozenset[str]) -> bool:

@@ -135,15 +135,17 @@ def _list(files: Any, root: str) -> list[str]:
 
 
 def _find(listed: Sequence[str], root: str, suffixes: frozenset[str]) -> Found:
-    names, ignored = [], 0
+    names, unread, ignored = [], [], 0
     for path in listed:
         name = PurePosixPath(path.removeprefix(root).lstrip("/") or PurePosixPath(path).name)
         hidden = any(part.startswith(".") for part in name.parts)
         if ".." in name.parts or hidden or name.suffix.lower() not in suffixes:
             ignored += 1
+            if batch.is_unread_picture(name):
+                unread.append(name)
         else:
             names.append(name)
-    return Found(tuple(sorted(names)), ignored)
+    return Found(tuple(sorted(names)), ignored, tuple(sorted(unread)))
 
 
 def staging(make_work: Callable[[], Work]) -> Work:

@@ -107,7 +107,7 @@ class Work:
     """What networks are given while they run, from which their FLOPs are counted without running them again."""
 
     def __init__(self) -> None:
-        self._calls: Counter[tuple[Any, tuple[Any, ...]]] = Counter()
+        self._calls: Counter[tuple[Any, tuple[Any, ...], tuple[tuple[str, Any], ...]]] = Counter()
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -119,16 +119,16 @@ class Work:
 
         def before(net: torch.nn.Module, given: tuple[Any, ...]) -> None:
             nonlocal depth
-            if depth == 0:
-                shapes = (tuple(value.shape) if isinstance(value, torch.Tensor) else value for value in given)
-                self._calls[net, tuple(shapes)] += 1
             depth += 1
 
-        def after(net: torch.nn.Module, given: tuple[Any, ...], result: object) -> None:
+        def after(net: torch.nn.Module, given: tuple[Any, ...], named: dict[str, Any], result: object) -> None:
             nonlocal depth
             depth -= 1
+            if depth == 0:
+                shapes = (tuple(value.shape) if isinstance(value, torch.Tensor) else value for value in given)
+                self._calls[net, tuple(shapes), tuple(named.items())] += 1
 
-        hooks = register_module_forward_pre_hook(before), register_module_forward_hook(after)
+        hooks = register_module_forward_pre_hook(before), register_module_forward_hook(after, with_kwargs=True)
         try:
             yield
         finally:
@@ -141,11 +141,11 @@ class Work:
         from torch.utils.flop_counter import FlopCounterMode
 
         total = 0.0
-        for (net, given), times in self._calls.items():
+        for (net, given, named), times in self._calls.items():
             net.to("meta")
             inputs = (torch.empty(value, device="meta") if type(value) is tuple else value for value in given)
             with FlopCounterMode(display=False) as counter, torch.inference_mode():
-                net(*inputs)
+                net(*inputs, **dict(named))
             total += times * counter.get_total_flops() / 1e9
         return total
 

@@ -3,6 +3,8 @@
     python scripts/promote.py TRAINED... [--into checkpoints] [--force]
 
 TRAINED are folders that ``oldphoto train --out`` wrote. Weights and the trainer's own record are copied as they are.
+Scores compare only where the trainer made them of the same held-out examples, before and after: of weights that are
+averages, or were scored by an earlier trainer, ``oldphoto train NETWORK --resume --steps 1`` makes them anew.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from oldphoto import checkpoints
 from oldphoto.checkpoints import MANIFEST
+from oldphoto.errors import CheckpointError
 from oldphoto.imagefile import atomically
 
 SCORES = {
@@ -40,6 +44,16 @@ def read(folder: Path) -> dict[str, Any]:
     return networks
 
 
+def take(folder: Path, name: str, entry: dict[str, Any], into: Path) -> None:
+    """Copy verified weights, then enter them in the manifest: what is killed between is found out by their hash."""
+    weights = checkpoints.verify(*checkpoints.find(name, folder))
+    with atomically(into / entry["file"]) as temporary:
+        shutil.copyfile(weights, temporary)
+    with atomically(into / MANIFEST) as temporary:
+        content = json.dumps({"networks": read(into) | {name: entry}}, indent=2, sort_keys=True)
+        temporary.write_text(content + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Compare, copy, and say what was done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -48,17 +62,14 @@ def main() -> None:
     parser.add_argument("--force", action="store_true", help="take them whatever they score")
     arguments = parser.parse_args()
     arguments.into.mkdir(exist_ok=True)
-    networks = read(arguments.into)
     for folder in arguments.trained:
         for name, entry in read(folder).items():
-            taken = arguments.force or better(name, entry, networks.get(name))
+            if not (arguments.force or entry["scores"]):
+                raise CheckpointError(f"{folder}: '{name}' has no scores: score it, or --force")
+            taken = arguments.force or better(name, entry, read(arguments.into).get(name))
             print(f"{name}: {'taken from' if taken else 'kept, not better:'} {folder}  {entry['scores']}")
             if taken:
-                shutil.copyfile(folder / entry["file"], arguments.into / entry["file"])
-                networks[name] = entry
-    with atomically(arguments.into / MANIFEST) as temporary:
-        content = json.dumps({"networks": networks}, indent=2, sort_keys=True)
-        temporary.write_text(content + "\n", encoding="utf-8")
+                take(folder, name, entry, arguments.into)
 
 
 if __name__ == "__main__":

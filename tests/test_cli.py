@@ -270,6 +270,17 @@ def test_the_page_shows_kept_photos_as_well(stage):
     assert [article.count("data:image/") for article in articles] == [2, 0, 0]
 
 
+def test_pictures_that_are_not_read_are_told_of(stage):
+    make_photo("in/a.png")
+    for name in ("in/b.jp2", "in/sub/c.GIF", "in/notes.txt", "in/.hidden.gif"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(b"whatever")
+    done = oldphoto("restore", "in", "out")
+    assert done.exit_code == 0
+    (note,) = [line for line in done.stderr.splitlines() if "not read" in line]
+    assert note.endswith("left out: b.jp2, sub/c.GIF")
+
+
 def test_a_huge_kept_photo_is_not_decoded_for_the_page(stage, monkeypatch):
     monkeypatch.setattr("oldphoto.work._MOST_KEPT", 1000)
     for name, width in (("a.png", 32), ("b.png", 64)):

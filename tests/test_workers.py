@@ -160,6 +160,10 @@ def test_large_scans_are_worked_on_by_as_many_as_the_memory_holds(
     jobs = batch.plan(tmp_path / "in", tmp_path / "out", photo_naming()).jobs
     assert most_pixels(jobs) == 10**8
     assert default_jobs(100, "cpu", most_pixels(jobs)) == 3
+    page = Image.fromarray(np.zeros((10000, 10000), bool))
+    page.save(tmp_path / "in" / "album.tif", compression="group4", save_all=True, append_images=[page] * 2)
+    jobs = batch.plan(tmp_path / "in", tmp_path / "out", photo_naming()).jobs
+    assert most_pixels(jobs) == 3 * 10**8
 
 
 def small_photos(folder: Path, count: int) -> Path:

@@ -449,6 +449,8 @@ def _notes(plan: Plan, verbose: bool) -> Iterator[str]:
     without = sum(1 for job in plan.pending if job.mask is None)
     if without and any(job.mask for job in plan.jobs):
         yield f"note: {without} of {len(plan.pending)} photos have no mask of yours, and are not repaired by one"
+    if plan.found.unread:
+        yield f"note: pictures of kinds that are not read are left out: {_some(plan.found.unread)}"
     if plan.found.linked:
         yield f"note: folders that are links are not entered: {_some(plan.found.linked)}"
     if verbose:

@@ -14,7 +14,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.BmpImagePlugin import BmpImageFile
 
 from oldphoto.arrays import LUMA, FloatImage
@@ -151,16 +151,32 @@ def _damaged(path: Path, error: Exception) -> PhotoError:
 
 
 def count_pixels(path: Path) -> int | None:
-    """Return the pixels that a file's header claims, PIXEL_LIMIT if Pillow takes it for a bomb, None without one."""
+    """Return the pixels that a file's header claims, PIXEL_LIMIT if Pillow takes it for a bomb, None without one.
+
+    The pages of a TIFF are taken to be as large as the first.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes that are large for Pillow
             with Image.open(path) as image:
-                return image.width * image.height
+                pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+                return image.width * image.height * pages
+    except UnidentifiedImageError:
+        return _pixels_of_heif(path)
     except Image.DecompressionBombError:
         return PIXEL_LIMIT
     except Exception:  # what is wrong with the file is told when it is read
         return None
+
+
+def _pixels_of_heif(path: Path) -> int | None:
+    try:
+        import pillow_heif
+
+        width, height = pillow_heif.open_heif(path).size
+    except Exception:  # no HEIC, damaged, or the package is not there: told when it is read
+        return None
+    return int(width * height)
 
 
 def read_mask(path: Path, max_pixels: int = PIXEL_LIMIT) -> FloatImage:
