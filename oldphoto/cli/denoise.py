@@ -60,7 +60,8 @@ def denoise(
 ) -> None:
     """Take noise and grain out of a photo, or out of a folder of photos with its tree.
 
-    The type of the noise and its level are determined for each photo; a photo without noise stays as it is.
+    The type of the noise and its level are determined for each photo; of one without noise the pixels stay
+    as they are, and are encoded anew.
     """
 
     def make_plan() -> Plan:
