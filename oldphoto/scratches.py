@@ -57,12 +57,11 @@ def where_rare(probability: Tensor) -> Tensor:
 
 
 def graded(probability: Tensor) -> Tensor:
-    """Turn what the network says, N × 1 × H × W in [0, 1], into the mask that repair goes by.
+    """Turn how likely damage is, N × 1 × H × W in [0, 1], into the mask that repair goes by.
 
-    As likely as damage is where it is rare, nothing where that is faint, and grown by a pixel.
+    Nothing where that is faint, and grown by a pixel.
     """
-    rare = where_rare(probability)
-    return F.max_pool2d(rare.clamp(max=SURE) * (rare >= FAINT), 3, 1, 1)
+    return F.max_pool2d(probability.clamp(max=SURE) * (probability >= FAINT), 3, 1, 1)
 
 
 def to_mask(probability: FloatImage) -> FloatImage:

@@ -55,6 +55,7 @@ def damaged(batch: Batch, detector: ScratchUNet, shares: tuple[float, float, flo
     chances = torch.tensor(shares, dtype=torch.float32, device=batch["photo"].device)
     kind = torch.multinomial(chances, len(batch["photo"]), replacement=True).view(-1, 1, 1, 1)
     with torch.no_grad():
+        # As likely as damage is here, where it is frequent, so that a mask means what it says: see RARER.
         found = graded(scratches.seen(detector, batch["aged"]))
     mask = torch.where(kind == 0, found, batch["mask"] * (kind == 1))
     filled = prefilled(batch["photo"], mask)
