@@ -21,25 +21,10 @@ from typing import Any
 from oldphoto.errors import OldphotoError, UsageError, WorkerError
 from oldphoto.shortage import is_out_of_memory
 
-UNREAD_PICTURES = frozenset(
-    {
-        ".jp2",
-        ".j2k",
-        ".jpf",
-        ".jpx",
-        ".jxl",
-        ".avif",
-        ".gif",
-        ".psd",
-        ".psb",
-        ".dng",
-        ".nef",
-        ".cr2",
-        ".cr3",
-        ".arw",
-        ".raf",
-    }
-)
+UNREAD_PICTURES = frozenset({
+    ".jp2", ".j2k", ".jpf", ".jpx", ".jxl", ".avif", ".gif", ".psd", ".psb",
+    ".dng", ".nef", ".cr2", ".cr3", ".arw", ".raf",
+})  # fmt: skip
 """Suffixes of pictures of kinds that are not read, in lower case."""
 
 _LOOK_AHEAD = 4  # photos a worker that are handed out before one of them has ended

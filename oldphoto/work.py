@@ -39,6 +39,7 @@ from oldphoto.imagefile import (
     write_pages,
     write_photo,
 )
+from oldphoto.remote import RemoteJob
 from oldphoto.report import ReportEntry, preview, preview_mask
 from oldphoto.shortage import WithLessMemory
 
@@ -233,7 +234,8 @@ def restoring(
                 tally.add(photo, restoration, notice)
                 if job.save_mask is not None:
                     # The photo comes last: a rerun takes a job whose photo exists for finished.
-                    tally.warnings += _save_mask(_used_mask(restoration), job.save_mask, job.keeps_mask)
+                    kept = _save_mask(_used_mask(restoration), job.save_mask, job.keeps_mask)
+                    tally.warnings += [] if kept is None else [kept]
                 yield photo.with_rgb(restoration.rgb)
 
         with watch.timing_the_rest("write"):
@@ -416,8 +418,9 @@ def ageing(*, seed: int = 0, severity: float | None = None, quality: int = 95, m
             rgb = np.repeat(aged.photo.mean(2, keepdims=True), 3, 2) if photo.gray else aged.photo
         with watch.timing("write"):
             if job.save_mask is not None:
-                for kept in _save_mask(aged.mask, job.save_mask, job.keeps_mask):
-                    raise PhotoError(kept)  # a photo beside the mask of another one would deceive whoever trains on it
+                kept = _save_mask(aged.mask, job.save_mask, job.keeps_mask)
+                if kept is not None:  # a photo beside the mask of another one would deceive whoever trains on it
+                    raise PhotoError(kept)
             written = write_photo(photo.with_rgb(rgb), job.target, format_of(job.target), quality)
         return Result(
             seconds=watch.seconds,
@@ -554,15 +557,15 @@ def _face_shares(restoration: Restoration, photo: Photo) -> tuple[tuple[float, f
     return tuple((left / width, top / height, right / width, bottom / height) for left, top, right, bottom in boxes)
 
 
-def _save_mask(mask: FloatImage, path: Path, keeps: bool) -> list[str]:
+def _save_mask(mask: FloatImage, path: Path, keeps: bool) -> str | None:
     """Write a mask; where another is there and ``keeps`` says that it stays, return a word about that instead."""
     if not (keeps and path.exists()):
         write_mask(mask, path)
-        return []
+        return None
     there = read_mask(path)
     if there.shape == mask.shape and np.abs(there - mask).max() < 1 / 255:
-        return []
-    return [f"{path} is there, another mask, and is kept: give another folder, --mask to repair by it, or --overwrite"]
+        return None
+    return f"{path} is there, another mask, and is kept: give another folder, --mask to repair by it, or --overwrite"
 
 
 def _damaged_share(restoration: Restoration) -> float | None:
@@ -616,10 +619,10 @@ def report_entry(outcome: Outcome) -> ReportEntry:
 
 def _with_kept_pictures(result: Result, job: Job) -> Result:
     """Previews of a photo that an earlier run restored, where both files are here, not huge, and of one size."""
+    if isinstance(job, RemoteJob):
+        return result
     previews, sizes = [], set()
-    for path, told in ((job.source, job.input), (job.target, job.output)):
-        if str(path) != told:  # at a URL
-            return result
+    for path in (job.source, job.target):
         try:
             rgb = open_photo(path, _MOST_KEPT).page(0).rgb
         except OldphotoError:

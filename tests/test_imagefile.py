@@ -802,7 +802,11 @@ def test_ycbcr_tiff_is_turned_once(tmp_path: Path, orientation: int, compression
     stored.save(tmp_path / "a.tif", compression=compression, tiffinfo={274: orientation})
     found = bytes_of(read_photo(tmp_path / "a.tif"))
     assert found.shape == COLOUR.shape
-    assert np.abs(found.astype(int) - COLOUR).mean() <= 8  # a picture turned otherwise is off by 40 and more
+    wrong = np.abs(found.astype(int) - COLOUR)
+    if compression == "jpeg":
+        assert wrong.mean() <= 8  # a picture turned otherwise is off by 60 and more
+    else:
+        assert wrong.max() <= 3
 
 
 @pytest.mark.parametrize("samples", [GRAY, COLOUR], ids=["gray", "colour"])

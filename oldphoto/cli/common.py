@@ -310,13 +310,7 @@ def _work_through(run: Run, plan: Plan, outcomes: Iterator[Outcome], interrupts:
                     counts[outcome.status] += 1
                     with bar.external_write_mode():
                         _tell(outcome, run, told)
-                        for record in tuple(records):
-                            try:
-                                record(outcome)
-                            except (OSError, PhotoError) as error:  # a full disk: the photos matter more
-                                say(f"oldphoto: {_of_side_file(error, run.log)}")
-                                records.remove(record)
-                                complete = False
+                        complete &= _record(outcome, records, run.log)
                     bar.update()
                 # Raised in here it would cost the outcomes of what is at work.
                 outcome = ended.throw(KeyboardInterrupt) if interrupts.take() else next(ended, None)
@@ -325,6 +319,19 @@ def _work_through(run: Run, plan: Plan, outcomes: Iterator[Outcome], interrupts:
             if not run.quiet:
                 say(f"oldphoto: {_summary(counts, run.done, time.monotonic() - start)}")
     return complete and counts["failed"] == 0
+
+
+def _record(outcome: Outcome, records: list[Callable[[Outcome], object]], log: Path | None) -> bool:
+    """Let log and page take an outcome in; one that fails is told of and left, and False is returned."""
+    complete = True
+    for record in tuple(records):
+        try:
+            record(outcome)
+        except (OSError, PhotoError) as error:  # a full disk: the photos matter more
+            say(f"oldphoto: {_of_side_file(error, log)}")
+            records.remove(record)
+            complete = False
+    return complete
 
 
 def _in_turn(*parts: Iterable[Outcome]) -> Generator[Outcome, None, None]:
