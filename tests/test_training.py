@@ -34,11 +34,21 @@ from oldphoto.nets.translation import TranslationNet
 from oldphoto.nets.unet import ScratchUNet
 from oldphoto.prefill import prefill
 from oldphoto.training import autoencoders, curriculum, datasets, loop, parallel, replay, scratches, translation
-from oldphoto.training.datasets import Batch, Example, Maker, batches, load_held_out, load_images, scratch_examples
+from oldphoto.training.datasets import (
+    Batch,
+    Example,
+    Maker,
+    Mistaken,
+    batches,
+    load_held_out,
+    load_images,
+    scratch_examples,
+)
 from oldphoto.training.holes import prefilled
 from oldphoto.training.imagenet import imagenet_features
 from oldphoto.training.loop import Optimiser, Settings, autocast
 from oldphoto.training.losses import dice
+from oldphoto.training.mistakes import find_mistakes
 from oldphoto.training.replay import Replay, training_batches
 from oldphoto.training.scans import DAMAGED, INTACT, UNSURE, Scan, load_scans, scan_examples
 
@@ -690,6 +700,32 @@ def test_a_large_batch_is_shown_several_hard_negatives() -> None:
     assert 2 <= again.sum() <= 15
     assert torch.equal(again, ~batch["mask"].flatten(1).any(1))
     assert len(batch["photo"][again].unique(dim=0)) == again.sum(), "none twice"
+
+
+def test_what_the_detector_mistakes_is_shown_more_often_and_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here it takes for damage what is red: a short pole in one of thirty photographs."""
+    monkeypatch.setattr(datasets, "DECOY_SHARE", 0)
+    monkeypatch.setattr(datasets, "GRAY_SHARE", 0)
+    monkeypatch.setattr("oldphoto.training.mistakes.GRAY_SHARE", 0)
+
+    def redness(rgb: FloatImage) -> FloatImage:
+        return np.asarray(rgb[..., 0] - rgb[..., 1:].max(2), np.float32)
+
+    photos = [np.full((200, 300, 3), 90, np.uint8) for _ in range(30)]
+    photos[17][80:110, 200:206] = (255, 40, 40)
+    detector = SimpleNamespace(detect=redness)
+    (pole,) = find_mistakes(detector, photos, np.random.default_rng(0))  # type: ignore[arg-type]
+    assert pole.picture is photos[17]
+    assert np.array_equal(pole.alarms > 0, photos[17][..., 0] == 255)
+    assert not find_mistakes(detector, photos[:17], np.random.default_rng(0))  # type: ignore[arg-type]
+
+    def shown(mistaken: list[Mistaken]) -> int:
+        rng = np.random.default_rng(1)
+        make = scratch_examples(photos, [], 64, mistaken=mistaken)
+        undamaged = (example["photo"] for example in (make(rng) for _ in range(500)) if not example["mask"].any())
+        return sum(bool(redness(cv2.blur(picture, (3, 3))).max() > 0.3) for picture in undamaged)
+
+    assert shown([pole]) > 4 * max(1, shown([]))
 
 
 def test_fixed_statistics_are_those_of_inference() -> None:

@@ -55,6 +55,12 @@ across a sharp picture 0.003, across the same blurred by 1 px 0.99.
 SEEN = 0.35
 """A pixel of a reduced picture is damaged if more than this share of it is."""
 
+LOOKS = 6
+"""So many looks are taken at a picture until one shows what is wanted."""
+
+MISTAKEN_SHARE = 0.2
+"""Share of the examples that show what the detector took for damage before this training, and is none."""
+
 DETAIL_SHARE = 0.4
 """Share of the tone estimator's examples that may show a small part of a photograph."""
 
@@ -161,6 +167,15 @@ class Look:
         turns = int(rng.integers(1, 4)) if rng.random() < TURNED_SHARE else 0
         return cls(side, larger, scale, crisp, turns, int(rng.integers(2**32)))
 
+    @classmethod
+    def at(cls, wanted: ByteImage, side: int, rng: Generator) -> Look:
+        """One that shows some of what is wanted of a picture, H × W and not 0 there, if LOOKS tries find one."""
+        for _ in range(LOOKS):
+            look = cls.random(side, rng)
+            if look.of(wanted).any():
+                break
+        return look
+
     def of(self, whole: ByteImage) -> FloatImage:
         """The crop of a picture, or of a mask of its size, before it is reduced."""
         rng = np.random.default_rng(self.place)
@@ -190,14 +205,32 @@ class Look:
         return {"photo": photo, "mask": np.asarray(mask > SEEN, np.float32)}
 
 
+@dataclass(frozen=True)
+class Mistaken:
+    """An undamaged photograph, H × W × 3, and what of it was taken for damage, H × W: 255, all else 0."""
+
+    picture: ByteImage
+    alarms: ByteImage
+
+
 def scratch_examples(
-    photos: Sequence[ByteImage], textures: Sequence[ByteImage], side: int, repertoire: Repertoire = PLAIN
+    photos: Sequence[ByteImage],
+    textures: Sequence[ByteImage],
+    side: int,
+    repertoire: Repertoire = PLAIN,
+    mistaken: Sequence[Mistaken] = (),
 ) -> Maker:
-    """Examples of ``photo`` H × W × 3 and ``mask`` H × W for the scratch U-Net; three in ten of them undamaged."""
+    """Examples of ``photo`` H × W × 3 and ``mask`` H × W for the scratch U-Net; three in ten of them undamaged.
+
+    MISTAKEN_SHARE of them show what was mistaken, where anything was.
+    """
 
     def make(rng: Generator) -> Example:
-        whole = photos[int(rng.integers(len(photos)))]
-        look = Look.random(side, rng)
+        if mistaken and rng.random() < MISTAKEN_SHARE:
+            chosen = mistaken[int(rng.integers(len(mistaken)))]
+            whole, look = chosen.picture, Look.at(chosen.alarms, side, rng)
+        else:
+            whole, look = photos[int(rng.integers(len(photos)))], Look.random(side, rng)
         clean = look.of(whole)
         if rng.random() < DECOY_SHARE:
             clean = paste_decoys(clean, rng, look.scale)

@@ -21,9 +21,6 @@ INTACT, DAMAGED, UNSURE = 0, 1, 2
 WORN_SHARE = 0.4
 """Share of the examples that show what a person marked as damage, where anything is: else few would."""
 
-LOOKS = 6
-"""So many looks are taken at a scan until one shows that."""
-
 AS_IT_IS_SHARE = 0.5
 """Share of the examples of scans that a person judged to which nothing is done: so will the detector meet them, and
 ageing them further hides what is faint."""
@@ -75,11 +72,8 @@ def scan_examples(
         of_damage = bool(worn) and rng.random() < WORN_SHARE
         chosen = worn if of_damage else scans
         scan = chosen[int(rng.integers(len(chosen)))]
-        for _ in range(LOOKS if of_damage else 1):
-            look = Look.random(side, rng)
-            marked = np.asarray(_share(DAMAGED, scan, look) > 0.5, np.float32)
-            if marked.any():
-                break
+        look = Look.at(_where(scan, DAMAGED), side, rng) if of_damage else Look.random(side, rng)
+        marked = np.asarray(_share(DAMAGED, scan, look) > 0.5, np.float32)
         before = look.of(scan.picture)
         reduced = look.reduced(before)
         known = np.asarray(_share(UNSURE, scan, look) < 0.5, np.float32)
@@ -93,4 +87,8 @@ def scan_examples(
 
 def _share(value: int, scan: Scan, look: Look) -> FloatImage:
     """How much of each pixel of a look at a scan was annotated so, H × W in [0, 1]."""
-    return look.reduced(look.of(np.asarray(255 * (scan.annotation == value), np.uint8)))
+    return look.reduced(look.of(_where(scan, value)))
+
+
+def _where(scan: Scan, value: int) -> ByteImage:
+    return np.asarray(255 * (scan.annotation == value), np.uint8)

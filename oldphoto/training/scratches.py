@@ -8,8 +8,9 @@ clothes, and drawn damage on them. What the average takes for damage counts for 
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import ceil
 
 import numpy as np
@@ -20,17 +21,21 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from oldphoto import checkpoints
-from oldphoto.arrays import FloatImage
+from oldphoto.arrays import ByteImage, FloatImage
 from oldphoto.nets.unet import ScratchUNet
 from oldphoto.pyramid import depth
-from oldphoto.scratches import BASE
-from oldphoto.training.datasets import Batch, load_held_out, load_images, load_scenes, scratch_examples
+from oldphoto.scratches import BASE, ScratchDetector
+from oldphoto.training import parallel
+from oldphoto.training.datasets import Batch, Mistaken, load_held_out, load_images, load_scenes, scratch_examples
 from oldphoto.training.imagenet import knowing
 from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, require_crop, run
 from oldphoto.training.losses import dice
+from oldphoto.training.mistakes import find_mistakes
 from oldphoto.training.replay import training_batches
 from oldphoto.training.scans import load_scans, scan_examples
 from oldphoto.training.styles import VARIED
+
+logger = logging.getLogger(__name__)
 
 NAME = "scratches"
 TOLERANCE = 2.0
@@ -138,7 +143,8 @@ def train(settings: Settings) -> None:
     net = channels_last(net, settings.device)
     optimiser = Optimiser([net], settings.learning_rate)
     photos, textures = load_scenes(settings.data), load_images(settings.data, "textures", "L")
-    make = scratch_examples(photos, textures, settings.crop, repertoire=VARIED)
+    mistaken = known_mistakes(settings, photos) if settings.resume else []
+    make = scratch_examples(photos, textures, settings.crop, repertoire=VARIED, mistaken=mistaken)
     stream = training_batches(make, settings, settings.seed_of_examples(started))
     known = load_scans(settings.data, settings.annotations)
     make = scan_examples(known, textures, settings.crop, VARIED)
@@ -184,6 +190,14 @@ def train(settings: Settings) -> None:
         )
 
     run(NAME, settings, step, save)
+
+
+def known_mistakes(settings: Settings, photos: Sequence[ByteImage]) -> list[Mistaken]:
+    """What the weights in ``settings.out`` take for damage in the photographs."""
+    detector = ScratchDetector(settings.device, settings.out)
+    mistaken = find_mistakes(detector, photos, np.random.default_rng(parallel.seed(settings.seed)))
+    logger.info("damage is seen in %d undamaged photographs, which are shown more often", len(mistaken))
+    return mistaken
 
 
 def spliced(batch: Batch, rng: Generator) -> tuple[Batch, Tensor]:

@@ -1,0 +1,36 @@
+"""Where in undamaged photographs a detector sees damage: the looks at them that teach it most.
+
+Hard example mining (Shrivastava et al., CVPR 2016), before a run and of whole photographs: wires, poles and lattices
+are in few of them and in small parts of these, which examples cut out anywhere seldom show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+import numpy as np
+from numpy.random import Generator
+
+from oldphoto.arrays import ByteImage, black_and_white
+from oldphoto.scratches import ScratchDetector
+from oldphoto.training.datasets import GRAY_SHARE, Mistaken, to_float
+
+LOOKED_AT = 1000
+"""So many photographs are looked at: each takes as long as it does to find what is damaged in it."""
+
+ALARMING = 0.001
+"""Share of a photograph that is taken for damaged from which on it is shown more often."""
+
+
+def find_mistakes(
+    detector: ScratchDetector, photos: Sequence[ByteImage], rng: Generator, count: int = LOOKED_AT
+) -> list[Mistaken]:
+    """Of ``count`` of the photographs, H × W × 3, those in which the detector sees damage, though there is none."""
+    mistaken = []
+    for index in islice(rng.permutation(len(photos)), count):
+        seen = to_float(photos[index])
+        alarms = detector.detect(black_and_white(seen) if rng.random() < GRAY_SHARE else seen) >= 0.5
+        if alarms.mean() > ALARMING:
+            mistaken.append(Mistaken(photos[index], np.asarray(255 * alarms, np.uint8)))
+    return mistaken
