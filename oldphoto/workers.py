@@ -22,6 +22,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -293,6 +294,8 @@ def _surroundings(threads: int) -> Iterator[None]:
     Besides its `environment`: Ctrl-C, a closed terminal or the end of a batch system's time is for this process to
     answer.
     """
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # it would start with the first process, and let the signals through again
     wanted = environment(threads)
     added = [name for name in wanted if name not in os.environ]
     os.environ.update({name: wanted[name] for name in added})
@@ -308,6 +311,8 @@ def _surroundings(threads: int) -> Iterator[None]:
 
 def _serve(pipe: Connection, folder: str, make_work: Callable[[], Work], threads: int, show_warnings: bool) -> None:
     """Load, then answer each job with its result or its failure, until the pipe ends."""
+    for stop in _STOPS:
+        signal.signal(stop, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.chdir(folder)
     if not show_warnings:

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from functools import partial
+from itertools import product
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -102,6 +103,17 @@ def test_what_a_killed_worker_had_fetched_is_removed(tmp_path: Path, monkeypatch
         (outcome,) = batch.run([job], workers)
     assert "took longer" in outcome.error
     assert [path for path in (tmp_path / "tmp").iterdir() if path.name.startswith("oldphoto-")] == []
+
+
+@posix
+def test_requests_to_end_are_left_to_the_program(tmp_path: Path, traces: Path) -> None:
+    """In a terminal Ctrl-C reaches every process of the program."""
+    with Workers(partial(make_work, traces), 2) as workers:
+        assert [outcome.status for outcome in batch.run(jobs_of(tmp_path, "a", "b"), workers, 2)] == ["restored"] * 2
+        for worker, stop in product(workers_of_this(), (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
+            worker.send_signal(stop)
+        assert [outcome.status for outcome in batch.run(jobs_of(tmp_path, "c", "d"), workers, 2)] == ["restored"] * 2
+    assert len({trace.read_text() for trace in traces.iterdir()}) <= 2, "no worker was started anew"
 
 
 @pytest.mark.parametrize("refusal", [CheckpointError("no weights: reinstall"), ValueError("surprise")])
