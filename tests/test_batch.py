@@ -391,7 +391,7 @@ def test_a_second_interrupt_aborts_what_is_at_work():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no file locks there")
-def test_only_parts_of_dead_writers_are_removed(tmp_path):
+def test_only_parts_of_dead_writers_are_removed(tmp_path, monkeypatch):
     out = tmp_path / "out"
     foreign, stale = (
         ".0123456789abcdef0123456789abcdef.oldphoto-part",
@@ -409,4 +409,18 @@ def test_only_parts_of_dead_writers_are_removed(tmp_path):
             [foreign, living.name, ".mine.oldphoto-part", "a.jpg", "sub", "sub/" + stale]
         )
     assert (out / "b.jpg").exists()
+
+    fcntl, unlink = pytest.importorskip("fcntl"), Path.unlink
+
+    def unlocked(path: Path) -> None:
+        """A writer that waits for its part's lock must not get it before the part is gone."""
+        with path.open("rb") as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unlink(path)
+
+    dead.write_bytes(b"half")
+    monkeypatch.setattr(Path, "unlink", unlocked)
+    remove_stale_parts([Job(Path("in/a.jpg"), PurePosixPath("a.jpg"), out / "a.jpg")])
+    assert not dead.exists()
+    monkeypatch.undo()
     remove_stale_parts([Job(Path("in/a.jpg"), PurePosixPath("a.jpg"), tmp_path / "not-yet" / "a.jpg")])

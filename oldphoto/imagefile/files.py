@@ -67,8 +67,7 @@ def remove_stale_parts(folder: Path) -> None:
         name = _PART_NAME.fullmatch(part.name)
         if name is not None:
             with contextlib.suppress(OSError):  # another run may be first
-                if _is_abandoned(part, here=name[1] == _HOST):
-                    part.unlink()
+                _remove_if_abandoned(part, here=name[1] == _HOST)
 
 
 @contextlib.contextmanager
@@ -93,19 +92,21 @@ def _create_locked(part: Path) -> int:
         os.close(descriptor)  # another run took it for abandoned before it was locked
 
 
-def _is_abandoned(part: Path, here: bool) -> bool:
+def _remove_if_abandoned(part: Path, here: bool) -> None:
     if sys.platform != "win32" and here:
         descriptor = os.open(part, os.O_RDWR)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
+            part.unlink()  # with the lock: a writer that waits for it sees then that its file is gone
+            return
         except BlockingIOError:
-            return False
+            return
         except OSError:  # a file system without locks
             pass
         finally:
             os.close(descriptor)
-    return time.time() - part.stat().st_mtime > _STALE_AFTER
+    if time.time() - part.stat().st_mtime > _STALE_AFTER:
+        part.unlink()
 
 
 def _flush_to_disk(path: Path) -> None:
