@@ -8,13 +8,12 @@ photo looks a little duller here than in its own file.
 from __future__ import annotations
 
 import base64
-import contextlib
 import html
 import io
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -27,6 +26,7 @@ from PIL import Image
 
 from oldphoto.arrays import ByteImage, FloatImage
 from oldphoto.errors import PhotoError
+from oldphoto.imagefile import atomically
 
 PREVIEW_SIDE = 960
 """The long side of a preview, in pixels, at most."""
@@ -133,7 +133,6 @@ class ReportWriter:
 
     def __init__(self, path: Path, title: str, version: str) -> None:
         self._path = path
-        self._part = path.with_name(f".{path.name}.oldphoto-part")
         self._counts: Counter[str] = Counter()
         self._seconds = 0.0
         self._ended_early = False
@@ -147,15 +146,16 @@ class ReportWriter:
         try:
             if path.is_dir():
                 raise IsADirectoryError("it is a folder")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._part.open("wb", buffering=0)
-        except OSError as error:
+            self._commit = ExitStack()
+            part = self._commit.enter_context(atomically(path))
+            self._file = part.open("wb", buffering=0)
+        except (OSError, PhotoError) as error:
             raise self._failure(error) from error
         self._end = 0
         try:
             self._append(start + b" " * _SUMMARY_BYTES + _utf8(middle))
-        except PhotoError:
-            self._discard()
+        except PhotoError as error:
+            self._discard(error)
             raise
 
     def add(self, entry: ReportEntry) -> None:
@@ -182,15 +182,11 @@ class ReportWriter:
             self._append(_utf8(self._tail))
             self._write_at(self._summary_at, summary)
             self._file.truncate(self._end)
-            os.fsync(self._file.fileno())
             self._file.close()
-            self._part.replace(self._path)
-        except OSError as error:
-            self._discard()
+            self._commit.close()
+        except (OSError, PhotoError) as error:
+            self._discard(error)
             raise self._failure(error) from error
-        except PhotoError:
-            self._discard()
-            raise
 
     def __enter__(self) -> ReportWriter:
         return self
@@ -224,14 +220,15 @@ class ReportWriter:
         while rest:
             rest = rest[self._file.write(rest) :]
 
-    def _discard(self) -> None:
-        with contextlib.suppress(OSError):
+    def _discard(self, error: Exception) -> None:
+        with suppress(OSError):
             self._file.close()
-        with contextlib.suppress(OSError):
-            self._part.unlink()
+        with suppress(OSError, PhotoError):
+            self._commit.__exit__(type(error), error, error.__traceback__)
 
-    def _failure(self, error: OSError) -> PhotoError:
-        reason = error.strerror or str(error)
+    def _failure(self, error: Exception) -> PhotoError:
+        cause = error.__cause__ if isinstance(error, PhotoError) else error
+        reason = getattr(cause, "strerror", None) or str(cause or error)
         return PhotoError(
             f"{self._path}: cannot write the report: {reason}; "
             "name a file in a folder that you may write to, on a disk with free space"

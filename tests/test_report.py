@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from oldphoto.errors import PhotoError
+from oldphoto.imagefile import remove_stale_parts
 from oldphoto.report import PREVIEW_SIDE, ReportEntry, ReportWriter, preview, preview_mask
 
 if TYPE_CHECKING:
@@ -204,9 +205,8 @@ def test_nothing_stands_under_the_final_name_before_close(tmp_path: Path) -> Non
     path = tmp_path / "new" / "report.html"
     report = ReportWriter(path, "in", "1")
     report.add(full_entry())
-    part = path.with_name(".report.html.oldphoto-part")
-    assert not path.exists()
-    assert part.exists()
+    (part,) = path.parent.iterdir()
+    assert part.name.startswith(".")
     report.close()
     report.close()
     assert path.read_text(encoding="utf-8").endswith("</html>\n")
@@ -220,6 +220,20 @@ def test_an_earlier_report_stays_until_the_new_one_is_whole(tmp_path: Path) -> N
         report.add(full_entry())
         assert path.read_text() == "earlier"
     assert "photo.jpg" in Page(path).text
+
+
+def test_two_runs_with_one_page_leave_that_of_the_last(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    with ReportWriter(path, "first", "1") as first:
+        first.add(full_entry("a.jpg"))
+        with ReportWriter(path, "second", "1") as second:
+            first.add(full_entry("b.jpg"))
+            second.add(full_entry("c.jpg"))
+            remove_stale_parts(tmp_path)
+        assert len(Page(path).all("article")) == 1
+    assert b"\0" not in path.read_bytes()
+    shown = Page(path).text
+    assert [name in shown for name in ("a.jpg", "b.jpg", "c.jpg")] == [True, True, False]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
