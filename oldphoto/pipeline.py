@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oldphoto.arrays import FloatImage, HalfImage
+from oldphoto.arrays import FloatImage, HalfImage, is_gray
 from oldphoto.blending import blend_all
 from oldphoto.errors import PhotoError, UsageError
 from oldphoto.faces import Detector, Face, FaceFinder, IdentityGuard, crop_face
@@ -100,7 +100,8 @@ class Restorer:
         ----------
         rgb : float32 H × W × 3 in [0, 1]
         mask : float32 H × W, 1 = damaged; takes the place of the detector
-        gray : the photo is black and white by its kind, and its restoration shall be so too
+        gray : the photo is black and white by its kind, and its restoration shall be so too, as that of a photo is
+            whose three channels are equal
         in_place : the memory of ``rgb`` may be used for the result, which takes a third less; what is in it after an
             error is undefined. Else ``rgb`` is not changed
 
@@ -113,6 +114,7 @@ class Restorer:
             raise PhotoError(f"a photo must be H × W × 3, this array is {' × '.join(map(str, rgb.shape))}")
         if mask is not None and mask.shape != rgb.shape[:2]:
             raise PhotoError(f"the mask is {_size(mask)} px, the photo {_size(rgb)}: they must be of one size")
+        gray = gray or all(is_gray(rgb[rows]) for rows in strips(len(rgb)))
         seconds: dict[str, float] = {}
         damage: FloatImage | HalfImage | None = mask
         if self.deblurrer is not None:

@@ -85,6 +85,7 @@ def test_a_gray_photo_stays_gray(restorer: Restorer, photo: Photo) -> None:
     restored = restorer.restore(gray, gray=True)
     assert restored.faces, "the face stage must have had its say"
     assert np.ptp(restored.rgb, axis=2).max() == 0
+    np.testing.assert_array_equal(restorer.restore(gray).rgb, restored.rgb, "saved in colour as scans are, it is gray")
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 40), (600, 17), (333, 517)])
