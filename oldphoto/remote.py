@@ -80,7 +80,10 @@ def plan(source: str | Path, output: str | Path, naming: Naming, overwrite: bool
                 raise UsageError(f"INPUT ({source}) and OUTPUT ({output}) overlap: give places beside each other")
     with _reached(source):
         listed = _list(files, root)
-    found = _find(listed, root, naming.readable)
+    if _is_here(files) and Path(root).is_dir():
+        found = batch.find_photos(Path(root), naming.readable)
+    else:
+        found = _find(listed, root, naming.readable)
     if not found.names:
         raise UsageError(f"no photo found at {source}")
     with _reached(output):
@@ -187,21 +190,30 @@ def remove_staging(pid: int) -> None:
 def _transfer(url: str, what: str, transfer: Callable[[Any, str], None]) -> None:
     import fsspec.core
 
+    if "::" in url:  # fsspec would take what stands before it for a file inside of what follows
+        raise PhotoError(f"cannot be {what} ({url}): two colons name another place in a URL, rename the file")
     try:
         transfer(*fsspec.core.url_to_fs(url))
     except Exception as error:  # each file system has errors of its own
         raise PhotoError(f"cannot be {what} ({url}: {error}): run again when it can be reached") from error
 
 
+def _protocols(files: Any) -> tuple[str, ...]:
+    return (files.protocol,) if isinstance(files.protocol, str) else files.protocol
+
+
+def _is_here(files: Any) -> bool:
+    return "file" in _protocols(files)
+
+
 def _store(files: Any, source: Path, target: str) -> None:
     from oldphoto.imagefile import atomically
 
-    protocols = (files.protocol,) if isinstance(files.protocol, str) else files.protocol
-    if "file" in protocols:
+    if _is_here(files):
         with atomically(Path(target)) as part:
             shutil.copyfile(source, part)
         return
-    if _STORES_AT_ONCE.intersection(protocols):
+    if _STORES_AT_ONCE.intersection(_protocols(files)):
         files.put_file(str(source), target)
         return
     folder, _, _ = target.rpartition("/")

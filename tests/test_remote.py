@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from functools import partial
 from pathlib import Path
 
@@ -99,6 +100,41 @@ def test_one_side_may_be_a_folder(memory, tmp_path: Path) -> None:
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")] == ["out/sub/a.tif"]
     carried_out(remote.plan(tmp_path / "out", "memory://back", photo_naming()))
     assert memory.find("/back") == ["/back/sub/a.tif"]
+
+
+def test_a_folder_beside_a_url_is_searched_as_folders_are(memory, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("secret", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "secret").rename(tmp_path / "in" / "secret")
+    (tmp_path / "in" / "more").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "in" / "a.png").write_bytes(encoded())
+    really = os.scandir
+
+    def scandir(path):
+        if Path(path).name == "secret":
+            raise PermissionError(13, "Permission denied", str(path))
+        return really(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    made = remote.plan(tmp_path / "in", "memory://out", photo_naming())
+    assert made.found.unreadable == ((tmp_path / "in" / "secret", "Permission denied"),)
+    assert made.found.linked == (tmp_path / "in" / "more",)
+    assert [str(name) for name in made.found.names] == ["a.png"]
+
+
+def test_a_name_that_a_url_would_lead_elsewhere_fails_alone(memory, tmp_path: Path) -> None:
+    """What stands before two colons would be looked for inside of what stands behind them."""
+    (tmp_path / "in").mkdir()
+    Image.fromarray(PICTURE).save(tmp_path / "in" / "a.png")
+    Image.fromarray(255 - PICTURE).save(tmp_path / "in" / "a.png::z.png")
+    first, second = carried_out(remote.plan(tmp_path / "in", "memory://out", photo_naming()))
+    assert (first.status, second.status) == ("aged", "failed")
+    assert "rename the file" in second.error
+    assert memory.find("/out") == ["/out/a.png"]
+    (tmp_path / "in" / "a.png::z.png").unlink()
+    carried_out(remote.plan(tmp_path / "in", "memory://other", photo_naming()))
+    assert memory.cat("/out/a.png") == memory.cat("/other/a.png")
 
 
 def test_a_single_object(memory) -> None:
