@@ -22,8 +22,9 @@ from oldphoto.errors import OldphotoError, UsageError, WorkerError
 from oldphoto.shortage import is_out_of_memory
 
 UNREAD_PICTURES = frozenset({
-    ".jp2", ".j2k", ".jpf", ".jpx", ".jxl", ".avif", ".gif", ".psd", ".psb",
-    ".dng", ".nef", ".cr2", ".cr3", ".arw", ".raf",
+    ".jp2", ".j2k", ".jpf", ".jpx", ".jxl", ".jxr", ".avif", ".hif", ".gif", ".psd", ".psb", ".xcf", ".svg",
+    ".mpo", ".jif", ".jfi", ".dib", ".tga", ".pcx", ".pcd", ".pct", ".sgi", ".pbm", ".pgm", ".ppm", ".pnm",
+    ".dng", ".nef", ".cr2", ".cr3", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".x3f",
 })  # fmt: skip
 """Suffixes of pictures of kinds that are not read, in lower case."""
 
@@ -195,7 +196,7 @@ def plan(
             target,
             save_mask=side,
             keeps_mask=side is not None and not overwrite,
-            kept=target.exists() and not overwrite,
+            kept=exists(target) and not overwrite,
             renamed=target != wish,
         )
         for path, name, target, side, wish in zip(sources, found.names, targets, sides, wanted, strict=True)
@@ -340,7 +341,7 @@ def _refuse_bad_outputs(jobs: Sequence[Job], source: Path) -> None:
         real = str(Path(os.path.realpath(path.parent), path.name))  # a link there would be replaced, not followed
         if real in inputs or (len(jobs) == 1 and same(path, jobs[0].source)):
             raise UsageError(f"{path} is an input and would be overwritten: give another output")
-        if path.is_dir():
+        if exists(path) and path.is_dir():
             raise UsageError(f"{path} is a folder, but a file would be written there")
         if fold(real) in seen:
             raise UsageError(f"{path} would be written twice: give the masks a folder of their own")
@@ -361,7 +362,17 @@ def _refuse_ways_out(paths: Sequence[Path], folder: Path) -> None:
 
 def same(path: Path, other: Path | None) -> bool:
     """Tell whether two paths lead to one existing file or folder; case and links deceive a comparison of names."""
-    return other is not None and path.exists() and other.exists() and path.samefile(other)
+    return other is not None and exists(path) and exists(other) and path.samefile(other)
+
+
+def exists(path: Path) -> bool:
+    """Tell whether a path leads to something; one with a name too long for any file does not."""
+    try:
+        return path.exists()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
 
 
 def same_place(path: Path, other: Path) -> bool:

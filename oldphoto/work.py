@@ -155,10 +155,15 @@ def _own_masks(folder: Path, names: Sequence[PurePosixPath]) -> dict[PurePosixPa
             found[name] = mask
     rest = set(masks) - set(found.values())
     by_stem = {batch.fold(mask.with_suffix("")): mask for mask in sorted(rest, reverse=True)}
+    of: dict[PurePosixPath, PurePosixPath] = {}
     for name in names:
         mask = by_stem.get(batch.fold(name.with_suffix("")))
         if name not in found and mask is not None:
-            found[name] = mask
+            if mask in of:
+                wanted = f"{of[mask].name}.png or {name.name}.png"
+                raise UsageError(f"{folder / mask} may be the mask of {of[mask]} or of {name}: call it {wanted}")
+            of[mask] = name
+    found |= {name: mask for mask, name in of.items()}
     return {name: folder / mask for name, mask in found.items()}
 
 

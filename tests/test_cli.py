@@ -9,7 +9,7 @@ import subprocess
 import sys
 import types
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
@@ -18,7 +18,8 @@ from click.testing import CliRunner, Result
 from in_this_process import InThisProcess
 
 from oldphoto import __version__
-from oldphoto.cli import main
+from oldphoto.batch import Found, Job, Outcome, Plan
+from oldphoto.cli import common, main
 from oldphoto.errors import CheckpointError, UsageError
 from oldphoto.imagefile import PIXEL_LIMIT, Photo, read_mask, read_photo, write_mask, write_photo
 
@@ -366,6 +367,43 @@ def test_masks_that_belong_to_no_photo_or_not_to_all_are_told_of(stage):
     assert "note: 2 of 3 photos have no mask of yours" in done.stderr
 
 
+def test_a_mask_that_may_be_of_two_photos_is_not_guessed(stage):
+    """Saved for a.jpg, before a.tif came."""
+    make_photo("in/a.jpg")
+    assert oldphoto("restore", "in", "out", "--with-scratch", "--save-masks", "masks").exit_code == 0
+    make_photo("in/a.tif")
+    refused = oldphoto("restore", "in", "again", "--mask", "masks")
+    assert refused.exit_code == 2
+    assert "masks/a.png may be the mask of a.jpg or of a.tif: call it a.jpg.png or a.tif.png" in refused.stderr
+    Path("masks/a.png").rename("masks/a.jpg.png")
+    assert oldphoto("restore", "in", "again", "--mask", "masks").exit_code == 0
+    assert [mask is None for mask in stage.masks[1:]] == [False, True]
+
+
+def test_a_photo_newer_than_its_finished_output_is_told_of(stage):
+    for name in ("a.jpg", "b.jpg"):
+        make_photo(f"in/{name}")
+    assert oldphoto("restore", "in", "out", "--format", "png").exit_code == 0
+    Path("in/a.jpg").unlink()
+    make_photo("in/a.tif", 0.9)
+    os.utime("in/a.tif", (2**32, 2**32))
+    done = oldphoto("restore", "in", "out", "--format", "png")
+    assert done.exit_code == 0
+    assert "newer than their finished outputs, which are kept (--overwrite does them again): a.tif\n" in done.stderr
+    assert "newer" not in oldphoto("restore", "in", "out", "--format", "png", "--overwrite").stderr
+
+
+def test_a_name_too_long_for_its_output_fails_alone_whenever_it_is_tried(stage):
+    make_photo("in/a.png")
+    make_photo(f"in/{'x' * 251}.jpg")
+    for status in ("restored", "kept"):
+        done = oldphoto("restore", "in", "out", "--format", "webp", "--with-scratch", "--save-masks", "masks")
+        assert done.exit_code == 1
+        assert f"1 {status}" in done.stderr.replace("0 restored, ", "")
+        assert "File name too long" in done.stderr
+    assert [path.name for path in Path("out").iterdir()] == ["a.webp"]
+
+
 def test_a_folder_that_is_a_link_is_told_of(stage):
     make_photo("in/a.jpg")
     make_photo("elsewhere/b.jpg")
@@ -386,6 +424,29 @@ def test_the_log_and_the_page_are_two_files(stage):
     make_photo("in/a.jpg")
     assert oldphoto("restore", "in", "out", "--log", "run", "--report", "./run").exit_code == 2
     assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("option", ["--log", "--report"])
+def test_neither_log_nor_page_lands_on_a_photo_or_a_mask(stage, option):
+    make_photo("in/a.jpg")
+    make_mask("mask.png", 0.5)
+    Path("mask.png").rename("mask")
+    Path("link.jsonl").symlink_to("in/a.jpg")
+    before = listing()
+    for place in ("mask", "./mask", "link.jsonl"):
+        assert oldphoto("restore", "in", "out", "--mask", "mask", option, place).exit_code == 2
+        assert listing() == before
+
+
+def test_the_page_is_in_order_as_far_as_memory_allows(monkeypatch):
+    monkeypatch.setattr(common, "_HELD", 3)
+    jobs = [Job(Path(name), PurePosixPath(name), Path("out", name)) for name in "abcdefgh"]
+    passed = []
+    with common._InOrder(Plan(tuple(jobs), Found(())), lambda outcome: passed.append(outcome.job.source.name)) as page:
+        for index in (1, 2, 3, 4, 6, 0, 7, 5):
+            page.add(Outcome(jobs[index], "restored"))
+            assert len(page._held) <= 3
+    assert "".join(passed) == "bcdeafgh"
 
 
 def test_masks_written_by_the_mask_command_fit_the_same_photos(stage):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -231,6 +232,16 @@ def test_a_full_disk_under_the_log_is_told_once_and_stops_no_photo(tmp_path: Pat
     assert "/dev/full: No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
     assert_whole(tmp_path / "out", ALL)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
+def test_what_can_not_be_told_stops_no_photo(tmp_path: Path, photos: Path, redirection: str) -> None:
+    (photos / "0.png").write_bytes(b"junk")
+    command = f"exec {shlex.join([*COMMAND, 'in', 'out'])} {redirection}"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environment(), timeout=120, check=False)
+    assert done.returncode == 1
+    assert_whole(tmp_path / "out", ALL - {"0.png"})
 
 
 def test_an_output_folder_that_vanishes_is_made_again_and_a_rerun_completes(tmp_path: Path, photos: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import signal
 import sys
@@ -11,7 +12,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -33,6 +34,7 @@ LONGEST = 1_000_000.0
 """Seconds, eleven days, that a photo may take at most: systems cannot wait for any time."""
 
 _NAMED = 4  # of many things that a note is about
+_HELD = 256  # outcomes, with their previews, that wait for an earlier one's before they go on the page all the same
 _VERBOSE = "oldphoto.verbose"
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -169,10 +171,16 @@ def printable(text: object) -> str:
 
 
 def say(text: str, err: bool = True) -> None:
-    """Print one line, whatever is in it, by default on stderr."""
+    """Print one line, whatever is in it, by default on stderr.
+
+    Where that cannot be written, on a full disk or for want of one, the photos matter more.
+    """
     stream = sys.stderr if err else sys.stdout
+    if stream is None:
+        return
     encoding = stream.encoding or "utf-8"
-    click.echo(printable(text).encode(encoding, "backslashreplace").decode(encoding), file=stream)
+    with suppress(OSError) if err else nullcontext():
+        click.echo(printable(text).encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
 @dataclass(frozen=True)
@@ -243,7 +251,7 @@ def _planned(run: Run, make_plan: Callable[[], Plan]) -> Plan:
     try:
         plan = make_plan()
         for side_file in (run.log, run.report):
-            _refuse_side_file(side_file)
+            _refuse_side_file(side_file, plan)
         if run.log is not None and run.report is not None and same_place(run.log, run.report):
             raise UsageError(f"{run.log} is both the log and the report: give each a name of its own")
     except OSError as error:
@@ -300,7 +308,11 @@ def _work_through(run: Run, plan: Plan, outcomes: Iterator[Outcome], interrupts:
             records.append(in_order.add)
         # None: tqdm itself looks whether stderr is a terminal.
         bar = stack.enter_context(
-            tqdm(total=len(plan.jobs) + len(plan.found.unreadable), unit="photo", disable=run.quiet or None)
+            tqdm(
+                total=len(plan.jobs) + len(plan.found.unreadable),
+                unit="photo",
+                disable=run.quiet or sys.stderr is None or None,
+            )
         )
         try:
             ended = _in_turn(unreadable_outcomes(plan.found), outcomes)
@@ -341,7 +353,7 @@ def _in_turn(*parts: Iterable[Outcome]) -> Generator[Outcome, None, None]:
 
 
 class _InOrder:
-    """Passes outcomes on in the order of the plan, in whatever order they come; on leaving what is still held back."""
+    """Passes outcomes on in the order of the plan, as far as _HELD at a time allow; on leaving what is held back."""
 
     def __init__(self, plan: Plan, take: Callable[[Outcome], object]) -> None:
         self._places = {job.name: place for place, job in enumerate(plan.jobs)}
@@ -352,10 +364,12 @@ class _InOrder:
     def add(self, outcome: Outcome) -> None:
         """Take an outcome in; one that is of no job of the plan is passed on at once."""
         place = self._places.get(outcome.job.name)
-        if place is None:
+        if place is None or place < self._next:
             self._take(outcome)
             return
         self._held[place] = outcome
+        if len(self._held) > _HELD:
+            self._next = min(self._held)
         while self._next in self._held:
             self._take(self._held.pop(self._next))
             self._next += 1
@@ -425,14 +439,17 @@ def _no_work(job: Job) -> Any:
     raise AssertionError(f"{job.source} is finished")
 
 
-def _refuse_side_file(path: Path | None) -> None:
-    from oldphoto.batch import refuse_unwritable
+def _refuse_side_file(path: Path | None, plan: Plan) -> None:
+    from oldphoto.batch import refuse_unwritable, same
     from oldphoto.imagefile import INPUT_SUFFIXES
 
     if path is None:
         return
-    if path.suffix.lower() in INPUT_SUFFIXES:
+    real = Path(os.path.realpath(path))  # the log is appended to what a link leads to
+    if INPUT_SUFFIXES.intersection((path.suffix.lower(), real.suffix.lower())):
         raise UsageError(f"{path} has the name of a photo: give the log or report another")
+    if any(same(path, mask) for mask in {job.mask for job in plan.jobs}):
+        raise UsageError(f"{path} is one of your own masks: give the log or report another name")
     if path.is_dir():
         raise UsageError(f"{path} is a folder: give the log or report a file name")
     refuse_unwritable(path.parent)
@@ -444,13 +461,26 @@ def _some(things: Sequence[object]) -> str:
     return ", ".join(map(str, things[:_NAMED])) + more
 
 
+def _is_newer(job: Job) -> bool:
+    """Tell whether a photo was written after its output, or another has taken its place."""
+    try:
+        return job.source.stat().st_mtime > job.target.stat().st_mtime
+    except OSError:  # at a URL
+        return False
+
+
 def _notes(plan: Plan, verbose: bool) -> Iterator[str]:
     """Say what the user should know before it starts."""
+    from oldphoto.batch import exists
+
     renamed = [f"{job.name} -> {job.target.name}" for job in plan.jobs if job.renamed]
     if renamed:
         more = " (--dry-run lists them)" if len(renamed) > _NAMED else ""
         yield f"note: outputs renamed, for they would overwrite each other: {_some(renamed)}{more}"
-    unmasked = sum(1 for job in plan.jobs if job.kept and job.save_mask and not job.save_mask.exists())
+    newer = [job.name for job in plan.jobs if job.kept and _is_newer(job)]
+    if newer:
+        yield f"note: newer than their finished outputs, which are kept (--overwrite does them again): {_some(newer)}"
+    unmasked = sum(1 for job in plan.jobs if job.kept and job.save_mask and not exists(job.save_mask))
     if unmasked:
         yield f"note: {unmasked} finished photos are kept and get no mask (--overwrite does them again)"
     without = sum(1 for job in plan.pending if job.mask is None)
@@ -482,7 +512,8 @@ def _tell(outcome: Outcome, run: Run, told: set[str]) -> None:
     if outcome.error:
         say(f"oldphoto: {source}: {outcome.error}")
         if run.verbose and outcome.traceback:
-            click.echo(outcome.traceback, err=True)
+            for line in outcome.traceback.splitlines():
+                say(line)
     if run.quiet:
         return
     for warning in result.warnings:
