@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -9,12 +10,13 @@ import pytest
 from conftest import Photo
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy import ndimage
 from skimage import data
 
 from oldphoto.arrays import black_and_white
 from oldphoto.training import decoys
-from oldphoto.training.ageing import Aged, Severity, age
+from oldphoto.training.ageing import Aged, Severity, age, jpeg
 from oldphoto.training.damage import Kind, Layer, damage, fold
 from oldphoto.training.datasets import scratch_examples
 from oldphoto.training.styles import STYLES, VARIED, confined, missing, styled
@@ -259,3 +261,12 @@ def test_a_detector_is_shown_sharp_and_reduced_defects_alike(photo: Photo) -> No
     assert all(example["photo"].shape == (96, 96, 3) for example in examples)
     assert all(np.isin(example["mask"], (0, 1)).all() for example in examples)
     assert sum(example["mask"].any() for example in examples) > 15
+
+
+def test_a_colour_picture_saved_as_jpeg_is_what_other_software_makes_of_it() -> None:
+    picture = data.astronaut()[100:260, 100:260]
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "JPEG", quality=40)
+    theirs = np.asarray(Image.open(stream), np.float32) / 255
+    ours = jpeg(picture.astype(np.float32) / 255, 40)
+    assert np.abs(ours - theirs).mean() < 0.002

@@ -252,6 +252,6 @@ def _halftone(picture: FloatImage, rng: Generator, severity: float, scale: float
 
 def jpeg(picture: FloatImage, quality: int) -> FloatImage:
     """A picture, H × W × 3 in [0, 1], saved as JPEG of that quality and read again."""
-    pixels = np.round(picture * 255).astype(np.uint8)
+    pixels = np.round(picture[..., ::-1] * 255).astype(np.uint8)  # OpenCV has blue first
     _, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.float32) / np.float32(255)
+    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.float32)[..., ::-1] / np.float32(255)
