@@ -37,6 +37,7 @@ from oldphoto.training import autoencoders, curriculum, datasets, loop, parallel
 from oldphoto.training.datasets import (
     Batch,
     Example,
+    Look,
     Maker,
     Mistaken,
     batches,
@@ -48,7 +49,7 @@ from oldphoto.training.holes import prefilled
 from oldphoto.training.imagenet import imagenet_features
 from oldphoto.training.loop import Optimiser, Settings, autocast
 from oldphoto.training.losses import dice
-from oldphoto.training.mistakes import find_mistakes
+from oldphoto.training.mistakes import find_mistakes, with_alarms
 from oldphoto.training.replay import Replay, training_batches
 from oldphoto.training.scans import DAMAGED, INTACT, UNSURE, Scan, load_scans, scan_examples
 
@@ -726,6 +727,80 @@ def test_what_the_detector_mistakes_is_shown_more_often_and_is_no_damage(monkeyp
         return sum(bool(redness(cv2.blur(picture, (3, 3))).max() > 0.3) for picture in undamaged)
 
     assert shown([pole]) > 4 * max(1, shown([]))
+
+
+def test_what_is_mistaken_in_judged_scans_is_shown_more_often() -> None:
+    rng = np.random.default_rng(1)
+    pictures = rng.integers(0, 200, (20, 90, 120, 3), np.uint8)
+    pictures[3, 40:50, 60:70] = 255
+    pictures[4, 40:50, 60:70] = 255
+    detector = SimpleNamespace(detect=lambda rgb: np.float32(0.9) * (rgb.min(2) > 0.95))
+    intact = np.full((90, 120), INTACT, np.uint8)
+    scans = [Scan(picture, intact) for picture in pictures]
+    scans[4] = Scan(pictures[4], np.full((90, 120), UNSURE, np.uint8))
+    looked_at = with_alarms(detector, scans, rng)  # type: ignore[arg-type]
+    assert [index for index, scan in enumerate(looked_at) if scan.alarms is not None] == [3]
+
+    def shown(scans: list[Scan]) -> int:
+        make, chances = scan_examples(scans, [], 64), np.random.default_rng(2)
+        return sum(bool((cv2.blur(make(chances)["scan"], (3, 3)).min(2) > 0.9).any()) for _ in range(200))
+
+    assert shown(looked_at) > shown(scans) + 20
+
+
+def test_a_picture_that_is_all_its_neighbours_is_no_hard_negative() -> None:
+    negatives = scratches.HardNegatives(np.random.default_rng(0))
+    batch = {"photo": torch.rand(2, 3, 16, 16), "mask": torch.zeros(2, 1, 16, 16)}
+    own = torch.ones(2, 1, 16, 16)
+    own[1] = 0
+    negatives.learn(batch, torch.full((2, 1, 16, 16), 3.0), own)
+    assert len(negatives) == 1
+
+
+@pytest.mark.parametrize("side", [64, 200, 320])
+def test_no_example_shows_a_scene_enlarged_beyond_its_scan(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bars 8 px wide, in pictures smaller and larger than the example, are 8 × 1.3 px wide at most."""
+    monkeypatch.setattr(datasets, "DECOY_SHARE", 0)
+    bars = np.repeat(np.where(np.arange(240) // 8 % 2, 200, 40).astype(np.uint8)[None, :, None], 160, 0).repeat(3, 2)
+    rng = np.random.default_rng(4)
+    looks = [Look.random(side, rng) for _ in range(40)]
+    for look in looks:
+        crop = look.reduced(look.of(bars))[..., 0]
+        assert crop.shape == (side, side)
+        edges = (np.abs(np.diff(crop[side // 2] > 0.5)), np.abs(np.diff(crop[:, side // 2] > 0.5)))
+        # At a mirror image's border a bar may be twice as wide.
+        assert max(map(np.sum, edges)) >= side / (8 * 1.3) - 4
+
+
+def test_half_of_the_examples_are_enlarged_as_photos_are_looked_at() -> None:
+    """What is 0 or 1 stays so."""
+    sides = []
+
+    def make(side: int, rng: np.random.Generator) -> Example:
+        sides.append(side)
+        return {"photo": rng.random((side, side, 3), np.float32), "mask": np.eye(side, dtype=np.float32)}
+
+    made = datasets.as_looked_at(make, 120)
+    rng = np.random.default_rng(0)
+    examples = [made(rng) for _ in range(60)]
+    assert all(
+        example["photo"].shape == (120, 120, 3) and set(np.unique(example["mask"])) == {0, 1} for example in examples
+    )
+    assert 15 < sum(side == 120 for side in sides) < 45
+    assert {side for side in sides if side != 120} <= set(range(round(120 / 1.4), round(120 / 1.2) + 1))
+
+
+def test_thin_damage_that_a_person_marked_is_never_said_to_be_intact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """White lines of one pixel, the marked damage, shown as small as a half."""
+    monkeypatch.setattr(datasets, "ENLARGED_SHARE", 0)
+    picture = np.zeros((400, 400, 3), np.uint8)
+    picture[:, 100:300:50] = 255
+    annotation = np.where(picture[..., 0] > 0, DAMAGED, INTACT).astype(np.uint8)
+    make = scan_examples([Scan(picture, annotation)], [], 96)
+    rng = np.random.default_rng(5)
+    for example in (make(rng) for _ in range(60)):
+        level = example["scan"].mean(2)
+        assert not ((level > 0.2) & (example["known"] == 1) & (example["mask"] == 0)).any()
 
 
 def test_fixed_statistics_are_those_of_inference() -> None:

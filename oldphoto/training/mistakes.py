@@ -7,24 +7,27 @@ are in few of them and in small parts of these, which examples cut out anywhere 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 
+import cv2
 import numpy as np
 from numpy.random import Generator
 
 from oldphoto.arrays import ByteImage, black_and_white
 from oldphoto.scratches import ScratchDetector
 from oldphoto.training.datasets import GRAY_SHARE, Mistaken, to_float
+from oldphoto.training.scans import INTACT, Scan, where
 
-LOOKED_AT = 1000
-"""So many photographs are looked at: each takes as long as it does to find what is damaged in it."""
+PHOTOS, SCANS = 500, 200
+"""So many are looked at: each takes as long as it does to find what is damaged in it."""
 
 ALARMING = 0.001
 """Share of a photograph that is taken for damaged from which on it is shown more often."""
 
 
 def find_mistakes(
-    detector: ScratchDetector, photos: Sequence[ByteImage], rng: Generator, count: int = LOOKED_AT
+    detector: ScratchDetector, photos: Sequence[ByteImage], rng: Generator, count: int = PHOTOS
 ) -> list[Mistaken]:
     """Of ``count`` of the photographs, H × W × 3, those in which the detector sees damage, though there is none."""
     mistaken = []
@@ -34,3 +37,17 @@ def find_mistakes(
         if alarms.mean() > ALARMING:
             mistaken.append(Mistaken(photos[index], np.asarray(255 * alarms, np.uint8)))
     return mistaken
+
+
+def with_alarms(detector: ScratchDetector, scans: Sequence[Scan], rng: Generator, count: int = SCANS) -> list[Scan]:
+    """The scans, ``count`` of them with what is taken for damage where a person was sure that there is none."""
+    judged = [index for index, scan in enumerate(scans) if (scan.annotation == INTACT).any()]
+    looked_at = set(rng.permutation(judged)[:count].tolist())
+    return [replace(scan, alarms=_alarms(detector, scan)) if i in looked_at else scan for i, scan in enumerate(scans)]
+
+
+def _alarms(detector: ScratchDetector, scan: Scan) -> ByteImage | None:
+    # A pixel beside damage is often marked with it.
+    surely = cv2.erode(where(scan, INTACT), np.ones((5, 5), np.uint8))
+    alarms = np.asarray(surely * (detector.detect(to_float(scan.picture)) >= 0.5), np.uint8)
+    return alarms if alarms.any() else None

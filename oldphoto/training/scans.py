@@ -13,13 +13,16 @@ from PIL import Image
 from oldphoto.arrays import ByteImage, FloatImage
 from oldphoto.errors import UsageError
 from oldphoto.training.damage import PLAIN, Repertoire
-from oldphoto.training.datasets import Example, Look, Maker, load_named
+from oldphoto.training.datasets import MISTAKEN_SHARE, SEEN, Example, Look, Maker, as_looked_at, load_named
 
 INTACT, DAMAGED, UNSURE = 0, 1, 2
 """Values of an annotation."""
 
 WORN_SHARE = 0.4
 """Share of the examples that show what a person marked as damage, where anything is: else few would."""
+
+HARDLY = 0.1
+"""A pixel of a reduced scan is intact if less than this share of it is damaged."""
 
 AS_IT_IS_SHARE = 0.5
 """Share of the examples of scans that a person judged to which nothing is done: so will the detector meet them, and
@@ -28,10 +31,14 @@ ageing them further hides what is faint."""
 
 @dataclass(frozen=True)
 class Scan:
-    """A scan, H × W × 3, and what is known of its pixels, H × W of INTACT, DAMAGED and UNSURE."""
+    """A scan, H × W × 3, and what is known of its pixels, H × W of INTACT, DAMAGED and UNSURE.
+
+    ``alarms``: what of it was taken for damage and is INTACT, H × W: 255, all else 0; None where nothing was.
+    """
 
     picture: ByteImage
     annotation: ByteImage
+    alarms: ByteImage | None = None
 
 
 def load_scans(data: Path, annotations: Sequence[Path] = ()) -> list[Scan]:
@@ -66,29 +73,39 @@ def scan_examples(
 
     ``mask`` tells of what was drawn, and of what a person marked; ``known`` is 1 where a person was sure of the scan.
     """
-    worn = [scan for scan in scans if (scan.annotation == DAMAGED).any()]
+    worn = [(scan, where(scan, DAMAGED)) for scan in scans if (scan.annotation == DAMAGED).any()]
+    mistaken = [(scan, scan.alarms) for scan in scans if scan.alarms is not None]
 
-    def make(rng: Generator) -> Example:
-        of_damage = bool(worn) and rng.random() < WORN_SHARE
-        chosen = worn if of_damage else scans
-        scan = chosen[int(rng.integers(len(chosen)))]
-        look = Look.at(_where(scan, DAMAGED), side, rng) if of_damage else Look.random(side, rng)
-        marked = np.asarray(_share(DAMAGED, scan, look) > 0.5, np.float32)
+    def look_at(side: int, rng: Generator) -> tuple[Scan, Look]:
+        chance = rng.random()
+        aimed = worn if chance < WORN_SHARE else mistaken if chance < WORN_SHARE + MISTAKEN_SHARE else []
+        if not aimed:
+            return scans[int(rng.integers(len(scans)))], Look.random(side, rng)
+        scan, wanted = aimed[int(rng.integers(len(aimed)))]
+        return scan, Look.at(wanted, side, rng)
+
+    def make(side: int, rng: Generator) -> Example:
+        scan, look = look_at(side, rng)
+        damaged = _share(DAMAGED, scan, look)
+        marked = np.asarray(damaged > SEEN, np.float32)
         before = look.of(scan.picture)
         reduced = look.reduced(before)
-        known = np.asarray(_share(UNSURE, scan, look) < 0.5, np.float32)
+        # Nor is it known to be intact where there is a little damage.
+        sure = (_share(UNSURE, scan, look) < 0.5) & ((damaged > SEEN) | (damaged < HARDLY))
+        known = np.asarray(sure, np.float32)
         if known.any() and rng.random() < AS_IT_IS_SHARE:
             return {"photo": reduced, "mask": marked, "known": known, "scan": reduced}
         drawn = look.damaged(before, rng, textures, repertoire)
         return drawn | {"mask": np.maximum(drawn["mask"], marked), "known": known, "scan": reduced}
 
-    return make
+    return as_looked_at(make, side)
 
 
 def _share(value: int, scan: Scan, look: Look) -> FloatImage:
     """How much of each pixel of a look at a scan was annotated so, H × W in [0, 1]."""
-    return look.reduced(look.of(_where(scan, value)))
+    return look.reduced(look.of(where(scan, value)))
 
 
-def _where(scan: Scan, value: int) -> ByteImage:
+def where(scan: Scan, value: int) -> ByteImage:
+    """Where a scan was annotated so, H × W: 255, all else 0."""
     return np.asarray(255 * (scan.annotation == value), np.uint8)

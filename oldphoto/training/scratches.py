@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import ceil
 
 import numpy as np
@@ -21,7 +21,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from oldphoto import checkpoints
-from oldphoto.arrays import ByteImage, FloatImage
+from oldphoto.arrays import FloatImage
 from oldphoto.nets.unet import ScratchUNet
 from oldphoto.pyramid import depth
 from oldphoto.scratches import BASE, ScratchDetector
@@ -30,7 +30,7 @@ from oldphoto.training.datasets import Batch, Mistaken, load_held_out, load_imag
 from oldphoto.training.imagenet import knowing
 from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, require_crop, run
 from oldphoto.training.losses import dice
-from oldphoto.training.mistakes import find_mistakes
+from oldphoto.training.mistakes import find_mistakes, with_alarms
 from oldphoto.training.replay import training_batches
 from oldphoto.training.scans import load_scans, scan_examples
 from oldphoto.training.styles import VARIED
@@ -120,7 +120,7 @@ class HardNegatives:
 
         ``own``: N × 1 × H × W, 1 where it was shown that batch, 0 where parts of others.
         """
-        alarms = ((logits.detach().sigmoid() * own).sum((1, 2, 3)) / own.sum((1, 2, 3))).tolist()
+        alarms = ((logits.detach().sigmoid() * own).sum((1, 2, 3)) / own.sum((1, 2, 3)).clamp_min(1)).tolist()
         undamaged = (~batch["mask"].flatten(1).any(1)).tolist()
         for place, index in enumerate(self._shown):
             self._alarms[index] = alarms[place]
@@ -143,10 +143,16 @@ def train(settings: Settings) -> None:
     net = channels_last(net, settings.device)
     optimiser = Optimiser([net], settings.learning_rate)
     photos, textures = load_scenes(settings.data), load_images(settings.data, "textures", "L")
-    mistaken = known_mistakes(settings, photos) if settings.resume else []
+    known = load_scans(settings.data, settings.annotations)
+    mistaken: list[Mistaken] = []
+    if settings.resume:
+        detector = ScratchDetector(settings.device, settings.out)
+        rng = np.random.default_rng(parallel.seed(settings.seed))
+        mistaken, known = find_mistakes(detector, photos, rng), with_alarms(detector, known, rng)
+        in_scans = sum(scan.alarms is not None for scan in known)
+        logger.info("false alarms in %d photographs and %d scans, shown more often", len(mistaken), in_scans)
     make = scratch_examples(photos, textures, settings.crop, repertoire=VARIED, mistaken=mistaken)
     stream = training_batches(make, settings, settings.seed_of_examples(started))
-    known = load_scans(settings.data, settings.annotations)
     make = scan_examples(known, textures, settings.crop, VARIED)
     scans = training_batches(make, settings, settings.seed_of_examples(started) + 1, ceil(SCANS_SHARE * settings.batch))
     check = scratch_examples(load_held_out(settings.data, "photos"), textures, 256)
@@ -190,14 +196,6 @@ def train(settings: Settings) -> None:
         )
 
     run(NAME, settings, step, save)
-
-
-def known_mistakes(settings: Settings, photos: Sequence[ByteImage]) -> list[Mistaken]:
-    """What the weights in ``settings.out`` take for damage in the photographs."""
-    detector = ScratchDetector(settings.device, settings.out)
-    mistaken = find_mistakes(detector, photos, np.random.default_rng(parallel.seed(settings.seed)))
-    logger.info("damage is seen in %d undamaged photographs, which are shown more often", len(mistaken))
-    return mistaken
 
 
 def spliced(batch: Batch, rng: Generator) -> tuple[Batch, Tensor]:
