@@ -75,8 +75,15 @@ def open_image(data: bytes) -> tuple[Image.Image, list[str]]:
 
 
 def _damage_in(data: bytes, image: Image.Image) -> list[str]:
-    """Say what libjpeg warns of: Pillow drops it, and shows black or gray where a piece of the file is lost."""
-    colours = {"CMYK": "CMYK", "L": "GRAY"}.get(image.mode, "RGB")
+    complaint = complaint_of(data, len(image.getbands()))
+    if complaint is None:
+        return []
+    return [f"damaged: parts of the picture may be missing or wrong ({complaint}); look for an intact copy"]
+
+
+def complaint_of(data: bytes, channels: int) -> str | None:
+    """Return what libjpeg warns of: Pillow and imagecodecs drop it, and show black or gray where a piece is lost."""
+    colours = {4: "CMYK", 1: "GRAY"}.get(channels, "RGB")
     try:
         # All of the file is read, but only an eighth of the picture is made.
         simplejpeg.decode_jpeg(data, colours, fastdct=True, fastupsample=True, min_height=1, min_width=1, min_factor=8)
@@ -84,8 +91,8 @@ def _damage_in(data: bytes, image: Image.Image) -> list[str]:
         complaint = str(error).removeprefix("Corrupt JPEG data: ")
         is_damage = complaint != str(error) or complaint.startswith("Premature end")
         if is_damage and complaint != _NOT_OF_THE_PICTURE:
-            return [f"damaged: parts of the picture may be missing or wrong ({complaint}); look for an intact copy"]
-    return []
+            return complaint
+    return None
 
 
 def _describe_truncation(image: Image.Image) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from typing import BinaryIO, Literal
 
+import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from tifffile import COMPRESSION, PHOTOMETRIC, SAMPLEFORMAT, TiffPage
 
 from oldphoto.errors import PhotoError
 from oldphoto.imagefile import exif as exif_block
+from oldphoto.imagefile import jpeg
 from oldphoto.imagefile.colour import cmyk_to_rgb
 from oldphoto.imagefile.exif import Directory, Layout, Tag
 from oldphoto.imagefile.photo import RAISE_LIMIT, Extra, IntImage, Raster, check_size
@@ -27,6 +29,12 @@ SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _STRIP_ROWS = 256
 _PAGE_LIMIT, _SAMPLE_LIMIT = 10_000, 16
 _RESOURCES, _LAYERS = 34377, 37724  # tags of Photoshop
+_FAX: dict[int, Callable[..., NDArray[np.uint8]]] = {
+    COMPRESSION.CCITTRLE: imagecodecs.ccittrle_decode,
+    COMPRESSION.CCITT_T4: imagecodecs.ccittfax3_decode,
+    COMPRESSION.CCITT_T6: imagecodecs.ccittfax4_decode,
+}
+_T4_OPTIONS = 292
 _BIG = 2**32 - 2**25  # bytes of pixels from which offsets of 32 bits may not reach
 
 # tifffile reports oddities of a file through logging, which Python prints if nobody listens.
@@ -67,6 +75,7 @@ def decode(data: bytes, max_pixels: int, index: int = 0) -> Raster:
     with tifffile.TiffFile(file) as tiff:
         page = _photos(tiff)[index]
         _check_complete(page, len(data), max_pixels)
+        _check_intact(page, data)
         raster = _decode_page(page, data)
         start = page.offset
     return _with_metadata(raster, file, start)
@@ -110,6 +119,61 @@ def _check_complete(page: TiffPage, file_size: int, max_pixels: int) -> None:
         raise PhotoError("is truncated: parts of the picture lie beyond its end")
     if len(segments) < math.prod(page.chunked) and not page.is_contiguous:
         raise PhotoError("is truncated: parts of the picture are missing")
+
+
+def _check_intact(page: TiffPage, data: bytes) -> None:
+    """Refuse damage that the decoders of some compressions pass over, leaving black, gray or white."""
+    for index, segment in enumerate(_segments(page, data)):
+        complaint = None
+        if page.compression == COMPRESSION.JPEG:
+            complaint = _complaint_of_jpeg(page, segment)
+        elif page.compression in _FAX:
+            complaint = _complaint_of_fax(page, segment, _rows(page, index))
+        elif page.photometric == PHOTOMETRIC.YCBCR:
+            complaint = _complaint_of_ycbcr(page, segment, _rows(page, index))
+        if complaint is not None:
+            raise PhotoError(f"is damaged ({complaint}): replace it by an intact copy")
+
+
+def _segments(page: TiffPage, data: bytes) -> Iterator[bytes]:
+    """Yield the strips or tiles of a page, compressed as they stand in the file."""
+    for start, size in zip(page.dataoffsets, page.databytecounts, strict=False):
+        segment = data[start : start + size]
+        is_reversed = page.fillorder == 2 and page.compression != COMPRESSION.JPEG
+        yield bytes(imagecodecs.bitorder_decode(segment)) if is_reversed else segment
+
+
+def _rows(page: TiffPage, index: int) -> int:
+    """Return the rows of a strip or a tile; only the last strip of a picture may have fewer than the others."""
+    if page.is_tiled:
+        return page.tilelength
+    rows = min(page.rowsperstrip, page.imagelength)
+    return min(rows, page.imagelength - index % math.ceil(page.imagelength / rows) * rows)
+
+
+def _complaint_of_jpeg(page: TiffPage, segment: bytes) -> str | None:
+    tables = page.jpegtables or b""  # of all segments together, as a JPEG without a picture
+    channels = page.samplesperpixel if page.planarconfig == 1 else 1
+    return jpeg.complaint_of(segment[:2] + tables[2:-2] + segment[2:], channels)
+
+
+def _complaint_of_fax(page: TiffPage, segment: bytes, rows: int) -> str | None:
+    width = page.tilewidth or page.imagewidth
+    options = {"t4options": page.tags.valueof(_T4_OPTIONS) or 0} if page.compression == COMPRESSION.CCITT_T4 else {}
+    # Told no height, the decoder stops where no row follows; it does not stop at an end without an end mark.
+    found = len(_FAX[page.compression](segment + bytes(8), width=width, **options))
+    return f"{found} of {rows} rows can be decoded" if found < rows else None
+
+
+def _complaint_of_ycbcr(page: TiffPage, segment: bytes, rows: int) -> str | None:
+    if page.compression == COMPRESSION.OJPEG or page.planarconfig != 1:
+        return None
+    across, down = page.subsampling or (2, 2)
+    width = page.tilewidth or page.imagewidth
+    blocks = math.ceil(width / across) * math.ceil(rows / down)
+    expected = blocks * (across * down + 2)
+    found = len(tifffile.TIFF.DECOMPRESSORS[page.compression](segment))
+    return f"{found:,} of {expected:,} bytes can be decoded" if found < expected else None
 
 
 def _decode_page(page: TiffPage, data: bytes) -> Raster:

@@ -1,0 +1,73 @@
+"""TIFF as scanners, fax machines and old software write it: read whole, or refused with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from skimage import data
+from test_imagefile import COLOUR, assert_refused
+
+from oldphoto.imagefile import read_photo
+
+LARGE = np.ascontiguousarray(data.astronaut()[:256, 128:384])
+BLACK_AND_WHITE = LARGE[..., 1] > 110
+
+
+def damaged(path: Path, kind: str) -> bytes:
+    """The same file with a hole in its last strip or tile, or with half of that strip's bytes disowned."""
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0]
+        start, size = page.dataoffsets[-1], page.databytecounts[-1]
+        counts = page.tags[325 if page.is_tiled else 279]
+    if kind == "hole":
+        content[start + size // 2 : start + size // 2 + size // 4] = bytes(size // 4)
+    else:
+        width = counts.valuebytecount // counts.count
+        end = counts.valueoffset + counts.valuebytecount
+        content[end - width : end] = (size // 2).to_bytes(width, "little")
+    return bytes(content)
+
+
+COMPRESSED: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
+    "jpeg": (LARGE, {"compression": "jpeg"}),
+    "jpeg, gray": (LARGE[..., 1], {"compression": "jpeg"}),
+    "ccitt": (BLACK_AND_WHITE, {"compression": "tiff_ccitt"}),
+    "group 3": (BLACK_AND_WHITE, {"compression": "group3"}),
+    "group 3, two-dimensional": (BLACK_AND_WHITE, {"compression": "group3", "tiffinfo": {292: 5}}),
+    "group 4": (BLACK_AND_WHITE, {"compression": "group4"}),
+    "group 4, several strips": (BLACK_AND_WHITE, {"compression": "group4", "tiffinfo": {278: 50}}),
+    "group 4, bits reversed": (BLACK_AND_WHITE, {"compression": "group4", "tiffinfo": {266: 2}}),
+}
+
+
+@pytest.mark.parametrize("kind", ["hole", "cut"])
+@pytest.mark.parametrize("name", list(COMPRESSED))
+def test_damage_that_decoders_pass_over_is_refused(tmp_path: Path, name: str, kind: str) -> None:
+    samples, options = COMPRESSED[name]
+    Image.fromarray(samples).save(tmp_path / "a.tif", **options)
+    whole = read_photo(tmp_path / "a.tif").rgb * 255
+    assert np.abs(whole - (samples * 255 if samples.dtype == bool else samples).reshape(256, 256, -1)).mean() < 4
+    (tmp_path / "b.tif").write_bytes(damaged(tmp_path / "a.tif", kind))
+    assert_refused(tmp_path / "b.tif", "is damaged")
+
+
+@pytest.mark.parametrize("kind", ["hole", "cut"])
+def test_damaged_tiles_of_jpeg_are_refused(tmp_path: Path, kind: str) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", LARGE, photometric="rgb", tile=(64, 64), compression="jpeg")
+    assert np.abs(read_photo(tmp_path / "a.tif").rgb * 255 - LARGE).mean() < 4
+    (tmp_path / "b.tif").write_bytes(damaged(tmp_path / "a.tif", kind))
+    assert_refused(tmp_path / "b.tif", "is damaged")
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits"])
+def test_damaged_ycbcr_is_refused(tmp_path: Path, compression: str) -> None:
+    Image.fromarray(COLOUR).convert("YCbCr").save(tmp_path / "a.tif", compression=compression)
+    assert np.abs(read_photo(tmp_path / "a.tif").rgb * 255 - COLOUR).max() <= 3
+    (tmp_path / "b.tif").write_bytes(damaged(tmp_path / "a.tif", "cut"))
+    assert_refused(tmp_path / "b.tif", "is damaged")
