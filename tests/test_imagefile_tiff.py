@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 from skimage import data
-from test_imagefile import COLOUR, assert_refused
+from test_imagefile import COLOUR, assert_refused, bytes_of
 
 from oldphoto.imagefile import read_photo
 
@@ -71,3 +71,13 @@ def test_damaged_ycbcr_is_refused(tmp_path: Path, compression: str) -> None:
     assert np.abs(read_photo(tmp_path / "a.tif").rgb * 255 - COLOUR).max() <= 3
     (tmp_path / "b.tif").write_bytes(damaged(tmp_path / "a.tif", "cut"))
     assert_refused(tmp_path / "b.tif", "is damaged")
+
+
+@pytest.mark.parametrize("factor", [1, 256, 257], ids=["8-bit", "16-bit, low byte empty", "16-bit"])
+def test_palettes_of_any_writer_give_their_colours(tmp_path: Path, factor: int) -> None:
+    image = Image.fromarray(COLOUR).quantize(40)
+    palette = np.zeros((3, 256), np.uint16)
+    colours = np.array(image.getpalette(), np.uint16).reshape(-1, 3)
+    palette[:, : len(colours)] = colours.T * factor
+    tifffile.imwrite(tmp_path / "a.tif", np.asarray(image), photometric="palette", colormap=palette)
+    assert np.array_equal(bytes_of(read_photo(tmp_path / "a.tif")), np.asarray(image.convert("RGB")))

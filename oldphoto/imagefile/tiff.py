@@ -282,7 +282,9 @@ def _decode_ycbcr(data: bytes, page: TiffPage) -> Raster:
 def _apply_palette(page: TiffPage, indices: NDArray[np.generic]) -> IntImage:
     if page.colormap is None:
         raise PhotoError("has palette colours without a palette")
-    colours: IntImage = (page.colormap.T >> 8).astype(np.uint8)
+    # Old software wrote 8 bits where the format asks for 16.
+    shift = 8 if page.colormap.max() > 255 else 0
+    colours: IntImage = (page.colormap.T >> shift).astype(np.uint8)
     return colours[indices.astype(np.uint16, copy=False)]
 
 
