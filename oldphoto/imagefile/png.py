@@ -82,7 +82,12 @@ def open_image(data: bytes) -> tuple[PngImageFile, tuple[Extra, ...]]:
             extras.append(Extra("text", "png", kind, bytes(content)))
         elif kind in _COLOURS:
             extras.append(Extra("gamma and primaries", "png", kind, bytes(content)))
-    return PngImageFile(BytesIO(data)), tuple(extras)
+    image = PngImageFile(BytesIO(data))
+    bits, is_gray = data[24], data[25] == 0
+    if is_gray and 1 < bits < 8 and "transparency" in image.info:
+        # Pillow scales the samples to 8 bits, but not the one of them that is transparent.
+        image.info["transparency"] *= 255 // (2**bits - 1)
+    return image, tuple(extras)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
