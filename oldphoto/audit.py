@@ -73,7 +73,7 @@ class Log:
 
     restored: Mapping[str, Mapping[str, Any]]
     unrecorded: tuple[str, ...]
-    """Outputs that were found finished, by a run whose log says so, and whose making no record tells."""
+    """Outputs that were found finished, or made by a command that keeps no hashes, and whose making no record tells."""
     torn: int
     """Lines that are no record: a killed run, or a full disk, broke them off."""
 
@@ -87,7 +87,7 @@ def read_log(path: Path) -> Log:
         It cannot be read, or holds no record with hashes.
     """
     restored: dict[str, Mapping[str, Any]] = {}
-    kept: dict[str, None] = {}
+    others: dict[str, None] = {}
     torn = 0
     try:
         with path.open(encoding="utf-8", errors="surrogateescape") as lines:
@@ -95,15 +95,17 @@ def read_log(path: Path) -> Log:
                 record = _record(line)
                 if record is None:
                     torn += 1
-                elif record["status"] == "kept":
-                    kept[record["output"]] = None
-                elif record["status"] != "failed" and record.get("output_sha256"):
+                elif record["status"] == "failed":
+                    continue
+                elif record["status"] != "kept" and record.get("output_sha256"):
                     restored[record["output"]] = record
+                else:
+                    others[record["output"]] = None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}): give a log that --log wrote") from error
     if not restored:
         raise UsageError(f"{path}: holds no record of a restored photo with its hashes: give a log that --log wrote")
-    return Log(restored, tuple(output for output in kept if output not in restored), torn)
+    return Log(restored, tuple(output for output in others if output not in restored), torn)
 
 
 def _record(line: str) -> dict[str, Any] | None:
@@ -130,7 +132,7 @@ def verify(log: Log) -> Iterator[Finding]:
                 seen.add((path, expected))
                 yield _compare(path, expected)
     for output in log.unrecorded:
-        yield Finding(output, "unrecorded", "was finished before the run that names it, and no record says how")
+        yield Finding(output, "unrecorded", "no record holds its hash: it was finished before, or is no restored photo")
 
 
 def _compare(path: str, expected: str) -> Finding:

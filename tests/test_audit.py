@@ -120,6 +120,20 @@ def test_verify_compares_an_input_with_each_record_of_it(tmp_path: Path) -> None
     assert found.stdout.endswith("files: 3 ok, 1 altered, 0 missing, 0 unrecorded\n")
 
 
+def test_verify_tells_of_what_a_log_holds_no_hash_of(tmp_path: Path) -> None:
+    """A log may be that of several commands; to find damage records none."""
+    (tmp_path / "out").write_bytes(b"out")
+    digest = hashlib.sha256(b"out").hexdigest()
+    records = [
+        {"input": "in", "output": str(tmp_path / "out"), "status": "restored", "output_sha256": digest},
+        {"input": "in", "output": "masks/in.png", "status": "masked", "output_sha256": None},
+    ]
+    (tmp_path / "log").write_text("".join(json.dumps(record) + "\n" for record in records))
+    found = oldphoto("restore", "--verify", str(tmp_path / "log"))
+    assert found.exit_code == 1
+    assert "oldphoto: masks/in.png: unrecorded: no record holds its hash" in found.stderr
+
+
 def test_pages_go_nowhere_that_holds_only_one(here: Path, bundled) -> None:
     bundled("translation")
     done = oldphoto("restore", "in", "out", "--no-faces", "--format", "jpg")
