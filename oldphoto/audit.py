@@ -132,7 +132,7 @@ def verify(log: Log) -> Iterator[Finding]:
                 seen.add((path, expected))
                 yield _compare(path, expected)
     for output in log.unrecorded:
-        yield Finding(output, "unrecorded", "no record holds its hash: it was finished before, or is no restored photo")
+        yield Finding(output, "unrecorded", "is no restored photo, or was finished before: no record holds its hash")
 
 
 def _compare(path: str, expected: str) -> Finding:

@@ -131,7 +131,7 @@ def test_verify_tells_of_what_a_log_holds_no_hash_of(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("".join(json.dumps(record) + "\n" for record in records))
     found = oldphoto("restore", "--verify", str(tmp_path / "log"))
     assert found.exit_code == 1
-    assert "oldphoto: masks/in.png: unrecorded: no record holds its hash" in found.stderr
+    assert "oldphoto: masks/in.png: unrecorded: it is no restored photo" in found.stderr
 
 
 def test_pages_go_nowhere_that_holds_only_one(here: Path, bundled) -> None:

@@ -31,6 +31,7 @@ ASCII, SHORT, LONG, RATIONAL = 2, 3, 4, 5
 _TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _INTEGERS = {1: "B", SHORT: "H", LONG: "I", 13: "I", 16: "Q", 18: "Q"}
 _MAX_DEPTH = 4
+_SHARED_BYTES = 2**16  # that tags may have in common with others, as some writers let equal values have
 
 STRUCTURAL = frozenset(
     # How one particular TIFF file stores its pixels, other directories, layers and previews of the unrestored picture.
@@ -101,50 +102,67 @@ class Directory:
     next_at: int = -1  # where the offset of the next directory stands
 
 
+class _Source:
+    """A file that gives no more bytes altogether than it has: hostile tags all claim the same."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.size = file.seek(0, 2)
+        self._left = self.size + _SHARED_BYTES
+
+    def read(self, start: int, size: int) -> bytes:
+        self._left -= size
+        if self._left < 0:
+            raise ValueError("directories claim more bytes than there are")
+        self._file.seek(start)
+        return self._file.read(size)
+
+
 def read_tree(file: BinaryIO, start: int | None = None) -> tuple[Layout, Directory]:
     """Read a directory of a TIFF structure and those below it, by default the first, else that at offset `start`.
 
     Raises
     ------
     ValueError
-        If the header or the first directory is damaged. A damaged tag or child is left out.
+        If the header or the first directory is damaged, or values lie over each other. A damaged tag or child is left
+        out.
     """
-    file.seek(0)
-    head = file.read(16)
+    source = _Source(file)
+    head = source.read(0, 16)
     order = {b"II": "<", b"MM": ">"}.get(head[:2])
     if order is None or len(head) < 8:
         raise ValueError("no TIFF header")
     layout = Layout(order, big=struct.unpack(order + "H", head[2:4])[0] == 43)
+    if layout.big and len(head) < 16:
+        raise ValueError("TIFF header cut off")
     if start is None:
         start = layout.offset.unpack_from(head, 8 if layout.big else 4)[0]
-    return layout, _read_directory(file, start, layout, file.seek(0, 2), _MAX_DEPTH)
+    return layout, _read_directory(source, start, layout, _MAX_DEPTH)
 
 
-def _read_directory(file: BinaryIO, start: int, layout: Layout, file_size: int, depth: int) -> Directory:
+def _read_directory(source: _Source, start: int, layout: Layout, depth: int) -> Directory:
     first = start + layout.length.size
-    if first > file_size:
+    if first > source.size:
         raise ValueError("directory outside the file")
-    file.seek(start)
-    count = layout.length.unpack(file.read(layout.length.size))[0]
+    count = layout.length.unpack(source.read(start, layout.length.size))[0]
     end = first + count * layout.entry.size
-    if end > file_size:
+    if end > source.size:
         raise ValueError("directory cut off")
-    entries = file.read(end - first)
-    directory = Directory(next_at=end if end + layout.offset.size <= file_size else -1)
+    entries = source.read(first, end - first)
+    directory = Directory(next_at=end if end + layout.offset.size <= source.size else -1)
     for index, (number, kind, values, field_bytes) in enumerate(layout.entry.iter_unpack(entries)):
         size = _TYPE_SIZES.get(kind, 0) * values
-        at = first + (index + 1) * layout.entry.size - len(field_bytes)
+        at, data = first + (index + 1) * layout.entry.size - len(field_bytes), field_bytes[:size]
         if size > len(field_bytes):
             at = layout.offset.unpack(field_bytes)[0]
-        if size == 0 or at + size > file_size:
+        if size == 0 or at + size > source.size:
             continue
-        file.seek(at)
-        tag = Tag(kind, values, file.read(size), at)
+        tag = Tag(kind, values, source.read(at, size) if size > len(data) else data, at)
         if number not in (EXIF_IFD, GPS_IFD, INTEROP_IFD):
             directory.tags[number] = tag
         elif depth > 0 and (child := integer(tag, layout)) is not None:
             try:
-                directory.children[number] = _read_directory(file, child, layout, file_size, depth - 1)
+                directory.children[number] = _read_directory(source, child, layout, depth - 1)
             except ValueError:
                 continue
     return directory

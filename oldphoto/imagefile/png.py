@@ -90,6 +90,17 @@ def open_image(data: bytes) -> tuple[PngImageFile, tuple[Extra, ...]]:
     return image, tuple(extras)
 
 
+def exif_of_text(text: str) -> bytes:
+    """Return the EXIF that older ImageMagick wrote as a text: three lines, then hexadecimal.
+
+    Damaged hexadecimal gives a damaged block.
+    """
+    try:
+        return bytes.fromhex("".join(text.split("\n")[3:]))
+    except ValueError:
+        return exif_block.PREFIX
+
+
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
     """Yield name and content of each chunk; raises OSError as `open_image`.
 

@@ -315,10 +315,8 @@ def _plain_mode(image: Image.Image) -> str:
 
 def _exif(image: Image.Image) -> bytes | None:
     exif: bytes | None = image.info.get("exif")
-    if (
-        exif is None and "Raw profile type exif" in image.info
-    ):  # older ImageMagick: hexadecimal in a text chunk of a PNG
-        exif = image.getexif().tobytes()
+    if exif is None and "Raw profile type exif" in image.info:
+        exif = png.exif_of_text(image.info["Raw profile type exif"])
     return exif_block.PREFIX + exif.removeprefix(exif_block.PREFIX) if exif else None
 
 

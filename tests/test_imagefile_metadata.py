@@ -1,0 +1,92 @@
+"""What a file says besides its pixels: broken, it costs no photo; whole, it is carried or named."""
+
+from __future__ import annotations
+
+import io
+import struct
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+from test_imagefile import COLOUR, assert_refused, bytes_of, full_exif, load_exif
+
+from oldphoto.imagefile import exif as exif_block
+from oldphoto.imagefile import read_photo
+
+DAMAGED_EXIF = ("damaged EXIF left out",)
+
+
+def png_with(name: bytes, content: bytes) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(COLOUR).save(stream, "PNG")
+    chunk = struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    return stream.getvalue()[:33] + chunk + stream.getvalue()[33:]
+
+
+def directory(*entries: tuple[int, int, int, int]) -> bytes:
+    """A little-endian TIFF structure of one directory with these tags: number, type, count, value or offset."""
+    packed = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + packed + bytes(4)
+
+
+# -------------------------------------------------------------------------------------------------- hostile and broken
+
+
+def test_tags_that_all_claim_the_same_bytes_take_no_memory(tmp_path: Path) -> None:
+    block = directory(*((50_000 + index, 7, 1_000_000, 8) for index in range(2000))) + bytes(1_000_000)
+    (tmp_path / "a.png").write_bytes(png_with(b"eXIf", block))
+    before = psutil.Process().memory_info().rss
+    photo = read_photo(tmp_path / "a.png")
+    assert photo.warnings == DAMAGED_EXIF
+    assert np.array_equal(bytes_of(photo), COLOUR)
+    shape = ((256, 4, 1, 1000), (257, 4, 1, 1000), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 8))
+    claims = tuple((50_000 + index, 7, 1_000_000, 8) for index in range(2000))
+    (tmp_path / "a.tif").write_bytes(directory(*shape, (279, 4, 1, 1_000_000), *claims) + bytes(1_000_000))
+    assert_refused(tmp_path / "a.tif", "claim more bytes than there are")
+    if sys.platform == "linux":
+        assert psutil.Process().memory_info().rss - before < 200 * 2**20
+
+
+def test_directories_that_contain_themselves_take_no_time(tmp_path: Path) -> None:
+    block = directory(*((34665 + index % 2 * 188, 4, 1, 8) for index in range(5000)))
+    Image.fromarray(COLOUR).save(tmp_path / "a.jpg", exif=b"Exif\0\0" + block)
+    assert read_photo(tmp_path / "a.jpg").rgb.shape == COLOUR.shape
+
+
+def test_values_that_two_tags_share_are_read() -> None:
+    block = directory((282, 5, 1, 50), (283, 5, 1, 50), (296, 3, 1, 2)).ljust(50, b"\0") + struct.pack("<II", 300, 1)
+    layout, root = exif_block.open_exif(b"Exif\0\0" + block)
+    assert exif_block.resolution(root, layout) == (300.0, 300.0)
+
+
+@pytest.mark.parametrize("block", [b"II+\0", b"II+\0\x08\0\0\0", b"MM\0+\0\x08\0\0" + bytes(7), b"II*\0"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_exif_that_ends_in_its_header_is_left_out(tmp_path: Path, block: bytes, suffix: str) -> None:
+    Image.fromarray(COLOUR).save(tmp_path / f"a{suffix}", exif=b"Exif\0\0" + block)
+    photo = read_photo(tmp_path / f"a{suffix}")
+    assert (photo.exif, photo.warnings) == (None, DAMAGED_EXIF)
+
+
+def test_exif_in_a_text_of_a_png_is_read(tmp_path: Path) -> None:
+    exif = full_exif(6)
+    text = f"\nexif\n{len(exif):8d}\n{exif.hex()}\n".encode()
+    (tmp_path / "a.png").write_bytes(png_with(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(text)))
+    photo = read_photo(tmp_path / "a.png")
+    assert photo.rgb.shape == (60, 48, 3)
+    assert load_exif(photo.exif)[0x010F] == "Agfa"
+
+
+BAD_TEXTS = ["\nexif\n 9\nno hexa\n", "\nexif\n 3\n49492a\n", "\nexif\n 9\n45786\n"]
+
+
+@pytest.mark.parametrize("text", ["", "\nexif\n", *BAD_TEXTS])
+def test_damaged_exif_in_a_text_of_a_png_costs_no_photo(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.png").write_bytes(png_with(b"tEXt", b"Raw profile type exif\0" + text.encode()))
+    photo = read_photo(tmp_path / "a.png")
+    assert np.array_equal(bytes_of(photo), COLOUR)
+    assert photo.exif is None
+    assert photo.warnings == (DAMAGED_EXIF if text in BAD_TEXTS else ())
