@@ -6,10 +6,14 @@ import struct
 import zlib
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
+from test_imagefile import COLOUR, SRGB, XMP, assert_refused, bytes_of, full_exif, make_photo
 
-from oldphoto.imagefile import read_photo
+from oldphoto.imagefile import read_photo, write_photo
+
+LONG = np.random.default_rng(0).bytes(1_500_000)
 
 
 def chunk(name: bytes, content: bytes) -> bytes:
@@ -32,3 +36,61 @@ def test_a_transparent_gray_of_few_bits_becomes_alpha(tmp_path: Path, bits: int)
         photo = read_photo(tmp_path / "a.png")
         assert np.array_equal(photo.alpha == 0, levels == value)
         assert np.allclose(photo.rgb[..., 0], levels / (2**bits - 1), atol=1 / 500)
+
+
+def colour_png(*others: bytes, behind: bytes = b"") -> bytes:
+    content = imagecodecs.png_encode(COLOUR)
+    return content[:33] + b"".join(others) + content[33:-12] + behind + content[-12:]
+
+
+def test_a_long_profile_xmp_and_text_survive(tmp_path: Path) -> None:
+    profile, xmp = SRGB + LONG, b"<x>" + LONG.hex().encode() + b"</x>"
+    text = chunk(b"zTXt", b"Scan\0\0" + zlib.compress(LONG))
+    other = chunk(b"iTXt", b"Notes\0\1\0de\0Notizen\0" + zlib.compress(LONG.hex().encode()))
+    write_photo(make_photo(icc=profile, xmp=xmp), tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(content[:-12] + text + other + content[-12:])
+    photo = read_photo(tmp_path / "a.png")
+    assert np.array_equal(bytes_of(photo), COLOUR)
+    assert (photo.icc, photo.xmp, photo.warnings) == (profile, xmp, ())
+    write_photo(photo, tmp_path / "b.png")
+    written = (tmp_path / "b.png").read_bytes()
+    assert text in written
+    assert other in written
+    assert read_photo(tmp_path / "b.png").icc == profile
+
+
+def test_metadata_behind_the_pixels_are_read(tmp_path: Path) -> None:
+    behind = chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(XMP)) + chunk(b"eXIf", full_exif(6)[6:])
+    (tmp_path / "a.png").write_bytes(colour_png(behind=behind))
+    photo = read_photo(tmp_path / "a.png")
+    assert photo.xmp == XMP.replace(b'"6"', b'"1"')
+    assert photo.rgb.shape == (60, 48, 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "name"),
+    [
+        (b"iCCP", b"ICC\0\0" + zlib.compress(SRGB)[:-900], "colour profile"),
+        (b"iCCP", b"ICC", "colour profile"),
+        (b"zTXt", b"Scan\0\7" + zlib.compress(b"box 7"), "text"),
+        (b"iTXt", b"XML:com.adobe.xmp\0\0\0", "text"),
+    ],
+)
+def test_damaged_profiles_and_texts_are_left_out_and_named(
+    tmp_path: Path, kind: bytes, content: bytes, name: str
+) -> None:
+    sound = chunk(b"tEXt", b"Box\0 7")
+    wrong_sum = chunk(kind, b"Box\0\0\0\0\0")[:-1] + b"!"
+    for damaged in (chunk(kind, content), wrong_sum):
+        (tmp_path / "a.png").write_bytes(colour_png(damaged, sound))
+        photo = read_photo(tmp_path / "a.png")
+        assert np.array_equal(bytes_of(photo), COLOUR)
+        assert photo.warnings == (f"damaged {name} left out",)
+        assert (photo.icc, photo.xmp, [extra.content for extra in photo.extras]) == (None, None, [b"Box\0 7"])
+
+
+def test_many_texts_that_expand_beyond_measure_are_refused(tmp_path: Path) -> None:
+    text = chunk(b"zTXt", b"Scan\0\0" + zlib.compress(bytes(2**22), 9))
+    (tmp_path / "a.png").write_bytes(colour_png(*[text] * 9))
+    assert_refused(tmp_path / "a.png", "expand beyond all measure")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from io import BytesIO
 
 import imagecodecs
@@ -15,13 +16,26 @@ from oldphoto.imagefile import exif as exif_block
 from oldphoto.imagefile.photo import Extra, IntImage, Raster, per_metre
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_NAMES = {b"tEXt": "text", b"zTXt": "text", b"iTXt": "text", b"iCCP": "colour profile", b"eXIf": "EXIF"}
 _COLOURS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
-_READ = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")  # texts that are XMP and EXIF
+_XMP, _RAW_EXIF = b"XML:com.adobe.xmp", b"Raw profile type exif"  # names of texts that are XMP and EXIF
 _HEADER_END = len(SIGNATURE) + 25  # the IHDR chunk is 25 bytes long
 
 _LEVEL = 4
 """Of compression: a third of the time that the usual 6 takes, for files of photos that are 0 to 10 % larger."""
+
+
+@dataclass
+class Parts:
+    """A PNG taken apart: its picture, a PNG as well, with the resolution; what else it says; what of it is damaged."""
+
+    picture: bytes = b""
+    icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    extras: tuple[Extra, ...] = ()
+    warnings: list[str] = field(default_factory=list)
+    room: int = 2**25  # bytes that the profile and the texts may still expand to
 
 
 def is_deep(data: bytes) -> bool:
@@ -54,7 +68,7 @@ def _metadata_chunks(raster: Raster) -> list[bytes]:
     if raster.exif is not None:
         chunks.append(_chunk(b"eXIf", raster.exif.removeprefix(exif_block.PREFIX)))
     if raster.xmp is not None:
-        chunks.append(_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + raster.xmp))
+        chunks.append(_chunk(b"iTXt", _XMP + bytes(5) + raster.xmp))
     chunks += [_chunk(extra.kind, extra.content) for extra in raster.extras]
     return chunks
 
@@ -63,46 +77,94 @@ def _chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
-def open_image(data: bytes) -> tuple[PngImageFile, tuple[Extra, ...]]:
-    """Open a PNG with Pillow, for its metadata and for 8-bit pixels.
-
-    Returns
-    -------
-    image, extras
-        The picture, and what Pillow does not give as it stands: texts, and words on colours besides a profile.
+def take_apart(data: bytes) -> Parts:
+    """Separate the metadata from the picture, which Pillow refuses for a profile or a text of more than a megabyte.
 
     Raises
     ------
     OSError
-        If a chunk that the picture needs is damaged or the file ends early.
+        If a chunk that the picture needs is damaged, the file ends early, or texts expand beyond all measure.
     """
-    extras = []
-    for kind, content in _chunks(data):
-        if kind in _TEXTS and not bytes(content[:32]).startswith(_READ):
-            extras.append(Extra("text", "png", kind, bytes(content)))
-        elif kind in _COLOURS:
-            extras.append(Extra("gamma and primaries", "png", kind, bytes(content)))
-    image = PngImageFile(BytesIO(data))
-    bits, is_gray = data[24], data[25] == 0
+    parts = Parts()
+    kept: list[bytes | memoryview] = [SIGNATURE]
+    for kind, whole in _chunks(data):
+        content = bytes(whole[8:-4]) if kind in (*_NAMES, *_COLOURS) else b""
+        if kind not in _NAMES:
+            kept.append(whole)
+            if kind in _COLOURS:
+                parts.extras += (Extra("gamma and primaries", "png", kind, content),)
+        elif not _is_intact(whole):
+            parts.warnings.append(f"damaged {_NAMES[kind]} left out")
+        elif kind == b"eXIf":
+            parts.exif = content
+        else:
+            _take_text(parts, kind, content)
+    parts.picture = b"".join(kept)
+    return parts
+
+
+def open_image(picture: bytes) -> PngImageFile:
+    """Open a PNG without metadata with Pillow, for 8-bit pixels and the resolution."""
+    image = PngImageFile(BytesIO(picture))
+    bits, is_gray = picture[24], picture[25] == 0
     if is_gray and 1 < bits < 8 and "transparency" in image.info:
         # Pillow scales the samples to 8 bits, but not the one of them that is transparent.
         image.info["transparency"] *= 255 // (2**bits - 1)
-    return image, tuple(extras)
+    return image
 
 
-def exif_of_text(text: str) -> bytes:
+def _take_text(parts: Parts, kind: bytes, content: bytes) -> None:
+    try:
+        key, text = _expanded(kind, content, parts.room)
+    except (ValueError, IndexError, zlib.error):
+        parts.warnings.append(f"damaged {_NAMES[kind]} left out")
+        return
+    parts.room -= max(0, len(text) - len(content))
+    if kind == b"iCCP":
+        parts.icc = text
+    elif key == _XMP:
+        parts.xmp = text
+    elif key == _RAW_EXIF:
+        parts.exif = parts.exif or _exif_of_text(text)
+    else:
+        parts.extras += (Extra("text", "png", kind, content),)
+
+
+def _expanded(kind: bytes, content: bytes, room: int) -> tuple[bytes, bytes]:
+    """Return the name and the content of a profile or a text, uncompressed."""
+    key, _, rest = content.partition(b"\0")
+    if kind == b"tEXt":
+        return key, rest
+    is_packed = True
+    if kind == b"iTXt":
+        is_packed = rest[0] != 0
+        rest = rest[1:2] + rest[2:].split(b"\0", 2)[2]  # language and translated name stand between
+    if not is_packed:
+        return key, rest[1:]
+    if rest[0] != 0:
+        raise ValueError("unknown compression")
+    unpacker = zlib.decompressobj()
+    text = unpacker.decompress(rest[1:], len(content) + room + 1)
+    if len(text) > len(content) + room:
+        raise OSError("its colour profile and texts expand beyond all measure")
+    if not unpacker.eof:
+        raise ValueError("cut off")
+    return key, text
+
+
+def _exif_of_text(text: bytes) -> bytes:
     """Return the EXIF that older ImageMagick wrote as a text: three lines, then hexadecimal.
 
     Damaged hexadecimal gives a damaged block.
     """
     try:
-        return bytes.fromhex("".join(text.split("\n")[3:]))
+        return bytes.fromhex("".join(text.decode("latin-1").split("\n")[3:]))
     except ValueError:
         return exif_block.PREFIX
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """Yield name and content of each chunk; raises OSError as `open_image`.
+    """Yield each chunk, its name first, then all of it; raises OSError as `take_apart`.
 
     Damage is found by checksums: libpng would decode some of it and print a warning.
     """
@@ -114,8 +176,11 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
         end = start + 12 + size
         if end > len(data):
             raise OSError("the end of the file is missing")
-        is_critical = name[:1].isupper()
-        if is_critical and zlib.crc32(view[start + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+        if name[:1].isupper() and not _is_intact(view[start:end]):
             raise OSError(f"the checksum of chunk {name.decode('latin-1')} is wrong")
-        yield name, view[start + 8 : end - 4]
+        yield name, view[start:end]
         start = end
+
+
+def _is_intact(chunk: memoryview) -> bool:
+    return zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")

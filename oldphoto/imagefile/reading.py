@@ -247,16 +247,19 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> Raster:
 
 
 def _decode_png(data: bytes, max_pixels: int) -> Raster:
-    image, extras = png.open_image(data)
+    parts = png.take_apart(data)
+    image = png.open_image(parts.picture)
     check_size(*image.size, max_pixels)
     raster = _decode_with_pillow(image)
-    raster.extras = extras
+    raster.icc, raster.xmp, raster.extras = parts.icc, parts.xmp, parts.extras
+    raster.exif = exif_block.PREFIX + parts.exif.removeprefix(exif_block.PREFIX) if parts.exif else None
+    raster.warnings += parts.warnings
     x, y = image.info.get("dpi", (0, 0))
     if x and y:
         raster.dpi = (per_inch(x / 0.0254), per_inch(y / 0.0254))
     image.close()
     if png.is_deep(data):
-        raster.pixels, raster.alpha = png.decode_deep(data)
+        raster.pixels, raster.alpha = png.decode_deep(parts.picture)
     return raster
 
 
@@ -315,14 +318,12 @@ def _plain_mode(image: Image.Image) -> str:
 
 def _exif(image: Image.Image) -> bytes | None:
     exif: bytes | None = image.info.get("exif")
-    if exif is None and "Raw profile type exif" in image.info:
-        exif = png.exif_of_text(image.info["Raw profile type exif"])
     return exif_block.PREFIX + exif.removeprefix(exif_block.PREFIX) if exif else None
 
 
 def _xmp(image: Image.Image) -> bytes | None:
-    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
-    return xmp.encode() if isinstance(xmp, str) else xmp
+    xmp: bytes | None = image.info.get("xmp")
+    return xmp
 
 
 def _photo(raster: Raster, kind: str) -> Photo:
