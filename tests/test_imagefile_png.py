@@ -9,7 +9,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
-from test_imagefile import COLOUR, SRGB, XMP, assert_refused, bytes_of, full_exif, make_photo
+from test_imagefile import COLOUR, SRGB, XMP, assert_refused, bytes_of, full_exif, make_photo, photo_of
 
 from oldphoto.imagefile import read_photo, write_photo
 
@@ -94,3 +94,14 @@ def test_many_texts_that_expand_beyond_measure_are_refused(tmp_path: Path) -> No
     text = chunk(b"zTXt", b"Scan\0\0" + zlib.compress(bytes(2**22), 9))
     (tmp_path / "a.png").write_bytes(colour_png(*[text] * 9))
     assert_refused(tmp_path / "a.png", "expand beyond all measure")
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 40])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_narrow_pictures_of_noise_can_be_written(tmp_path: Path, width: int, kind: type, channels: int) -> None:
+    shape = (12_000, width) if channels == 1 else (12_000, width, 3)
+    noise = np.random.default_rng(0).integers(0, np.iinfo(kind).max, shape, kind, endpoint=True)
+    alpha = None if channels == 1 else np.ascontiguousarray(noise[..., 0])
+    write_photo(photo_of(noise, alpha=alpha), tmp_path / "a.png")
+    assert np.array_equal(bytes_of(read_photo(tmp_path / "a.png")), noise)
