@@ -7,12 +7,13 @@ import struct
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 from PIL import Image
-from test_imagefile import COLOUR, assert_refused, bytes_of, full_exif, load_exif
+from test_imagefile import COLOUR, SRGB, assert_refused, bytes_of, full_exif, load_exif
 
 from oldphoto.imagefile import exif as exif_block
 from oldphoto.imagefile import read_photo
@@ -90,3 +91,51 @@ def test_damaged_exif_in_a_text_of_a_png_costs_no_photo(tmp_path: Path, text: st
     assert np.array_equal(bytes_of(photo), COLOUR)
     assert photo.exif is None
     assert photo.warnings == (DAMAGED_EXIF if text in BAD_TEXTS else ())
+
+
+# ----------------------------------------------------------------------------------------------- what else a JPEG holds
+
+
+def jpeg_of(samples: np.ndarray = COLOUR, *segments: tuple[int, bytes], **options: Any) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(samples).save(stream, "JPEG", **options)
+    made = b"".join(struct.pack(">BBH", 0xFF, kind, len(content) + 2) + content for kind, content in segments)
+    return stream.getvalue()[:2] + made + stream.getvalue()[2:]
+
+
+def warnings_of(path: Path, content: bytes) -> tuple[str, ...]:
+    path.write_bytes(content)
+    return read_photo(path).warnings
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_further_pictures_and_films_behind_a_jpeg_are_named(tmp_path: Path, progressive: bool) -> None:
+    whole = jpeg_of(progressive=progressive, exif=full_exif(), comment=b"a \xff\xd9 is no end here")
+    assert warnings_of(tmp_path / "a.jpg", whole) == ()
+    assert warnings_of(tmp_path / "a.jpg", whole + b"\r\n" + bytes(100)) == ()
+    (pictures,) = warnings_of(tmp_path / "a.jpg", whole + jpeg_of(COLOUR[::-1]))
+    assert pictures == "further pictures behind the first left out"
+    (film,) = warnings_of(tmp_path / "a.jpg", whole + b"\0\0\0\x18ftypmp42" + b"film" * 100)
+    assert film.startswith("412 bytes behind the picture left out")
+
+
+def test_pictures_of_several_kinds_in_one_jpeg_are_named(tmp_path: Path) -> None:
+    frames = [Image.fromarray(COLOUR), Image.fromarray(COLOUR[::-1])]
+    frames[0].save(tmp_path / "a.mpo", save_all=True, append_images=frames[1:])
+    content = (tmp_path / "a.mpo").read_bytes()
+    assert warnings_of(tmp_path / "a.jpg", content) == ("further pictures behind the first left out",)
+
+
+def test_data_of_other_programs_in_a_jpeg_are_named(tmp_path: Path) -> None:
+    content = jpeg_of(COLOUR, (0xEB, b"JP\0\1c2pa"), (0xEB, b"JP\0\2c2pa"), (0xE2, b"FPXR\0"), (0xEC, b"Ducky\0\1"))
+    assert warnings_of(tmp_path / "a.jpg", content) == (
+        "data of another program (APP2) left out",
+        "data of another program (APP11) left out",
+    )
+
+
+def test_a_profile_that_lacks_parts_is_named(tmp_path: Path) -> None:
+    whole = jpeg_of(icc_profile=SRGB)
+    assert warnings_of(tmp_path / "a.jpg", whole) == ()
+    part = whole.replace(b"ICC_PROFILE\0\1\1", b"ICC_PROFILE\0\1\2")
+    assert warnings_of(tmp_path / "a.jpg", part) == ("damaged colour profile left out",)

@@ -6,6 +6,7 @@ so the picture is encoded by imagecodecs and the metadata segments are put in he
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from io import BytesIO
@@ -30,8 +31,18 @@ _ICC_PART = SEGMENT_LIMIT - len(_ICC_PREFIX) - 2
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 _RESOURCES = b"Photoshop 3.0\0"
 _RESOURCES_PART = SEGMENT_LIMIT - len(_RESOURCES)
-_APP1, _APP2, _APP13, _COMMENT, _SCAN = 0xE1, 0xE2, 0xED, 0xFE, 0xDA
+_APP0, _APP1, _APP2, _APP13, _COMMENT, _SCAN = 0xE0, 0xE1, 0xE2, 0xED, 0xFE, 0xDA
 _BARE = (0x01, *range(0xD0, 0xDA))  # markers without a segment
+_KNOWN: dict[int, tuple[bytes, ...]] = {  # what the segments of programs begin with that are read, or describe the file
+    _APP0: (b"",),
+    _APP1: (exif_block.PREFIX, XMP_PREFIX, _EXTENDED_XMP),
+    _APP2: (_ICC_PREFIX, b"MPF\0"),
+    0xEC: (b"Ducky",),
+    _APP13: (_RESOURCES, b"Adobe_CM"),
+    0xEE: (b"Adobe",),
+}
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # but for those within the picture's data
+_PADDING = b"\0\r\n \xff"  # that some programs fill files up with
 _NOT_OF_THE_PICTURE = "bad ICC marker"
 _END_OF_IMAGE = b"\xff\xd9"
 _BLOCK_ROWS = 16  # rows that are coded together
@@ -122,6 +133,36 @@ def extras(data: bytes) -> tuple[Extra, ...]:
         part = resources[start : start + _RESOURCES_PART]
         found.append(Extra("IPTC", "jpg", bytes((_APP13,)), _RESOURCES + part))
     return tuple(found)
+
+
+def left_out(data: bytes, image: Image.Image) -> list[str]:
+    """Say what of a file is not read: further pictures, other programs' data, a profile that lacks parts."""
+    notes, segments = [], list(_segments(data))
+    has_profile = any(marker == _APP2 and content.startswith(_ICC_PREFIX) for marker, content in segments)
+    if has_profile and not image.info.get("icc_profile"):
+        notes.append("damaged colour profile left out")
+    others = sorted({marker - _APP0 for marker, content in segments if _is_unknown(marker, content)})
+    notes += [f"data of another program (APP{number}) left out" for number in others]
+    behind = data[_end_of_picture(data) :]
+    if behind.lstrip(b"\0\r\n").startswith(SIGNATURE):
+        notes.append("further pictures behind the first left out")
+    elif behind.strip(_PADDING):
+        notes.append(f"{len(behind):,} bytes behind the picture left out: a film, a sound or another program's data")
+    return notes
+
+
+def _is_unknown(marker: int, content: bytes) -> bool:
+    known = _KNOWN.get(marker, () if _APP0 <= marker <= _APP0 + 15 else (b"",))
+    return not content.startswith(known)
+
+
+def _end_of_picture(data: bytes) -> int:
+    """Return where the file goes on behind the mark that ends its picture; its size if there is none."""
+    found = _MARKER.search(data, 2)
+    while found is not None and found[0] != _END_OF_IMAGE:
+        size = int.from_bytes(data[found.end() : found.end() + 2], "big") if found[0][1] not in _BARE else 0
+        found = _MARKER.search(data, found.end() + size)
+    return len(data) if found is None else found.end()
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -242,7 +242,7 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> Raster:
     image, warnings = jpeg.open_image(data)
     raster = _decode_with_pillow(image)
     raster.dpi, raster.extras = jpeg.density(image), jpeg.extras(data)
-    raster.warnings = warnings + raster.warnings
+    raster.warnings = warnings + raster.warnings + jpeg.left_out(data, image)
     return raster
 
 
