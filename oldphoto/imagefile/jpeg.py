@@ -42,6 +42,7 @@ _KNOWN: dict[int, tuple[bytes, ...]] = {  # what the segments of programs begin 
     0xEE: (b"Adobe",),
 }
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # but for those within the picture's data
+_LOSSLESS = re.compile(rb"\xff[\xc3\xc7\xcb\xcf]")  # marks the frame; behind the garbage of a broken file as well
 _PADDING = b"\0\r\n \xff"  # that some programs fill files up with
 _NOT_OF_THE_PICTURE = "bad ICC marker"
 _END_OF_IMAGE = b"\xff\xd9"
@@ -95,9 +96,10 @@ def _damage_in(data: bytes, image: Image.Image) -> list[str]:
 def complaint_of(data: bytes, channels: int) -> str | None:
     """Return what libjpeg warns of: Pillow and imagecodecs drop it, and show black or gray where a piece is lost."""
     colours = {4: "CMYK", 1: "GRAY"}.get(channels, "RGB")
+    # All of the file is read, but only an eighth of the picture is made, save where that would crash the decoder.
+    scale = {} if _LOSSLESS.search(data) else {"min_height": 1, "min_width": 1, "min_factor": 8}
     try:
-        # All of the file is read, but only an eighth of the picture is made.
-        simplejpeg.decode_jpeg(data, colours, fastdct=True, fastupsample=True, min_height=1, min_width=1, min_factor=8)
+        simplejpeg.decode_jpeg(data, colours, fastdct=True, fastupsample=True, **scale)
     except ValueError as error:
         complaint = str(error).removeprefix("Corrupt JPEG data: ")
         is_damage = complaint != str(error) or complaint.startswith("Premature end")
