@@ -12,7 +12,7 @@ from PIL import Image
 from skimage import data
 from test_imagefile import COLOUR, assert_refused, bytes_of
 
-from oldphoto.imagefile import read_photo
+from oldphoto.imagefile import open_photo, read_photo
 
 LARGE = np.ascontiguousarray(data.astronaut()[:256, 128:384])
 BLACK_AND_WHITE = LARGE[..., 1] > 110
@@ -81,3 +81,26 @@ def test_palettes_of_any_writer_give_their_colours(tmp_path: Path, factor: int) 
     palette[:, : len(colours)] = colours.T * factor
     tifffile.imwrite(tmp_path / "a.tif", np.asarray(image), photometric="palette", colormap=palette)
     assert np.array_equal(bytes_of(read_photo(tmp_path / "a.tif")), np.asarray(image.convert("RGB")))
+
+
+def test_a_mask_in_a_page_of_its_own_is_named(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(COLOUR, photometric="rgb")
+        writer.write(COLOUR[..., 0] > 99, photometric=4, subfiletype=4)
+        writer.write(COLOUR[::-1], photometric="rgb")
+    file = open_photo(tmp_path / "a.tif")
+    assert file.pages == 2
+    assert file.page(0).warnings == ("transparency masks, which are pages of their own, left out",)
+    assert file.page(1).warnings == ()
+
+
+@pytest.mark.parametrize("kinds", [(0, 2), (2, 0), (0, 0, 2)])
+def test_alpha_is_found_among_other_channels(tmp_path: Path, kinds: tuple[int, ...]) -> None:
+    alpha = np.ascontiguousarray(COLOUR[::-1, :, 0])
+    others = [alpha if kind == 2 else np.zeros_like(alpha) for kind in kinds]
+    options: dict[str, Any] = {"photometric": "rgb", "planarconfig": "contig", "extrasamples": kinds}
+    tifffile.imwrite(tmp_path / "a.tif", np.dstack([COLOUR, *others]), **options)
+    photo = read_photo(tmp_path / "a.tif")
+    assert np.array_equal(bytes_of(photo), COLOUR)
+    assert np.array_equal(photo.alpha, alpha)
+    assert photo.warnings == (f"{len(kinds) - 1} extra channel(s) of unknown meaning left out",)

@@ -78,6 +78,9 @@ def decode(data: bytes, max_pixels: int, index: int = 0) -> Raster:
         _check_intact(page, data)
         raster = _decode_page(page, data)
         start = page.offset
+        others = [other for other in tiff.pages if isinstance(other, TiffPage) and other.offset != start]
+        if index == 0 and any(other.is_mask for other in others):
+            raster.warnings.append("transparency masks, which are pages of their own, left out")
     return _with_metadata(raster, file, start)
 
 
@@ -244,10 +247,11 @@ def _with_alpha(raster: Raster, samples: IntImage, colours: int, page: TiffPage)
         return raster
     if not kinds and extra == 1:
         kinds = [2]  # RGB with four samples and no word about the fourth is alpha to every other reader
-    if kinds and kinds[0] in (1, 2):
-        raster.alpha = samples[..., colours]
+    place = next((index for index, kind in enumerate(kinds[:extra]) if kind in (1, 2)), None)
+    if place is not None:
+        raster.alpha = samples[..., colours + place]
         extra -= 1
-        if kinds[0] == 1:
+        if kinds[place] == 1:
             raster.pixels = _unpremultiplied(raster.pixels, raster.alpha)
     if extra > 0:
         raster.warnings.append(f"{extra} extra channel(s) of unknown meaning left out")
