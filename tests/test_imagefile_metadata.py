@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import tifffile
 from PIL import Image
-from test_imagefile import COLOUR, SRGB, assert_refused, bytes_of, full_exif, load_exif
+from test_imagefile import COLOUR, SRGB, assert_refused, bytes_of, full_exif, load_exif, make_photo
 
 from oldphoto.imagefile import exif as exif_block
-from oldphoto.imagefile import read_photo
+from oldphoto.imagefile import read_photo, write_photo
 
 DAMAGED_EXIF = ("damaged EXIF left out",)
 
@@ -139,3 +140,42 @@ def test_a_profile_that_lacks_parts_is_named(tmp_path: Path) -> None:
     assert warnings_of(tmp_path / "a.jpg", whole) == ()
     part = whole.replace(b"ICC_PROFILE\0\1\1", b"ICC_PROFILE\0\1\2")
     assert warnings_of(tmp_path / "a.jpg", part) == ("damaged colour profile left out",)
+
+
+# ---------------------------------------------------------------------------------------------------------- resolution
+
+
+@pytest.mark.parametrize("dots", [105, 118, 237])
+def test_a_resolution_in_dots_a_centimetre_stays(tmp_path: Path, dots: int) -> None:
+    jfif = bytearray(jpeg_of(dpi=(dots, dots)))
+    jfif[13] = 2
+    (tmp_path / "a.jpg").write_bytes(jfif)
+    for name in ("b.jpg", "c.tif", "d.jpg"):
+        photo = read_photo(tmp_path / "a.jpg")
+        assert write_photo(photo, tmp_path / name) == ()
+        assert read_photo(tmp_path / name).dpi == pytest.approx((dots * 2.54, dots * 2.54), abs=0.02)
+
+
+def test_a_resolution_that_jpeg_cannot_hold_is_named(tmp_path: Path) -> None:
+    (rounded,) = write_photo(make_photo(dpi=(300.4, 300.4)), tmp_path / "a.jpg")
+    assert rounded == "resolution rounded from 300.4 by 300.4 dpi: JPEG holds whole numbers"
+    assert read_photo(tmp_path / "a.jpg").dpi == (300.0, 300.0)
+    (lost,) = write_photo(make_photo(dpi=(0.4, 0.4)), tmp_path / "a.jpg")
+    assert lost.startswith("resolution of 0.4 by 0.4 dpi left out")
+    (lost,) = write_photo(make_photo(dpi=(170_000.0, 170_000.0)), tmp_path / "a.jpg")
+    assert "left out" in lost
+
+
+def test_the_shape_of_pixels_without_a_resolution_is_named(tmp_path: Path) -> None:
+    jfif = bytearray(jpeg_of(dpi=(2, 1)))
+    jfif[13] = 0
+    (tmp_path / "a.jpg").write_bytes(jfif)
+    (tmp_path / "a.png").write_bytes(png_with(b"pHYs", struct.pack(">IIB", 2, 1, 0)))
+    none = tifffile.RESUNIT.NONE
+    tifffile.imwrite(tmp_path / "a.tif", COLOUR, photometric="rgb", resolution=(2, 1), resolutionunit=none)
+    for name in ("a.jpg", "a.png", "a.tif"):
+        photo = read_photo(tmp_path / name)
+        assert photo.dpi is None
+        assert photo.warnings == ("the shape of the pixels (2:1) left out: the file states no resolution with it",)
+    (tmp_path / "b.png").write_bytes(png_with(b"pHYs", struct.pack(">IIB", 5, 5, 0)))
+    assert read_photo(tmp_path / "b.png").warnings == ()

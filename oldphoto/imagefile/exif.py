@@ -283,6 +283,14 @@ def resolution(root: Directory, layout: Layout) -> tuple[float, float] | None:
     return (per_inch(x * 100), per_inch(y * 100)) if unit == 3 else (x, y)
 
 
+def aspect(root: Directory, layout: Layout) -> tuple[float, float]:
+    """Return the shape of the pixels, x to y, where a directory states that instead of a resolution; else (1, 1)."""
+    if integer(root.tags.get(RESOLUTION_UNIT), layout) != 1:
+        return 1, 1
+    x, y = (_ratio(root.tags.get(number), layout) for number in (X_RESOLUTION, Y_RESOLUTION))
+    return x or 1, y or 1
+
+
 def _ratio(tag: Tag | None, layout: Layout) -> float | None:
     if tag is None or tag.kind != RATIONAL or tag.count != 1:
         return None

@@ -18,7 +18,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from oldphoto.imagefile import exif as exif_block
-from oldphoto.imagefile.photo import Extra, Raster
+from oldphoto.imagefile.photo import Extra, Raster, aspect_left_out
 from oldphoto.imagefile.photoshop import without_thumbnails
 
 SIGNATURE = b"\xff\xd8\xff"
@@ -143,6 +143,8 @@ def left_out(data: bytes, image: Image.Image) -> list[str]:
     has_profile = any(marker == _APP2 and content.startswith(_ICC_PREFIX) for marker, content in segments)
     if has_profile and not image.info.get("icc_profile"):
         notes.append("damaged colour profile left out")
+    if image.info.get("jfif_unit") == 0:
+        notes += aspect_left_out(*image.info["jfif_density"])
     others = sorted({marker - _APP0 for marker, content in segments if _is_unknown(marker, content)})
     notes += [f"data of another program (APP{number}) left out" for number in others]
     behind = data[_end_of_picture(data) :]
@@ -195,14 +197,22 @@ def encode(raster: Raster, quality: int) -> bytes:
         np.ascontiguousarray(raster.pixels), level=quality, subsampling="444" if quality >= 90 else "420", optimize=True
     )
     jfif_end = 4 + struct.unpack_from(">H", data, 4)[0]
-    return b"".join((data[:2], _jfif(raster.dpi), *_metadata_segments(raster), data[jfif_end:]))
+    return b"".join((data[:2], _jfif(raster), *_metadata_segments(raster), data[jfif_end:]))
 
 
-def _jfif(dpi: tuple[float, float] | None) -> bytes:
-    x, y = (0, 0) if dpi is None else (round(value) for value in dpi)
-    if not (0 < x < 65536 and 0 < y < 65536):
-        return _segment(0xE0, b"JFIF\0\x01\x01" + struct.pack(">BHHBB", 0, 1, 1, 0, 0))
-    return _segment(0xE0, b"JFIF\0\x01\x01" + struct.pack(">BHHBB", 1, x, y, 0, 0))
+def _jfif(raster: Raster) -> bytes:
+    """Return the segment with the resolution, in whole dots an inch or, where that fits better, a centimetre."""
+    unit, density, dpi = 0, (1, 1), raster.dpi
+    if dpi is not None:
+        choices = [(1, dpi), (2, (dpi[0] / 2.54, dpi[1] / 2.54))]
+        unit, exact = min(choices, key=lambda choice: sum(abs(value - round(value)) > 0.02 for value in choice[1]))
+        density = (round(exact[0]), round(exact[1]))
+        if not all(0 < value < 65536 for value in density):
+            unit, density = 0, (1, 1)
+            raster.warnings.append(f"resolution of {dpi[0]:g} by {dpi[1]:g} dpi left out: JPEG holds 1 to 65535")
+        elif max(abs(value - round(value)) for value in exact) > 0.02:
+            raster.warnings.append(f"resolution rounded from {dpi[0]:g} by {dpi[1]:g} dpi: JPEG holds whole numbers")
+    return _segment(_APP0, b"JFIF\0\x01\x01" + struct.pack(">BHHBB", unit, *density, 0, 0))
 
 
 def _metadata_segments(raster: Raster) -> list[bytes]:

@@ -151,3 +151,8 @@ def per_inch(per_metre: float) -> float:
     """Convert pixels a metre to pixels an inch; a rounded 300 dpi (11811) comes back as 300."""
     dpi = per_metre * 0.0254
     return float(round(dpi)) if abs(dpi - round(dpi)) <= 0.0127 else dpi
+
+
+def aspect_left_out(x: float, y: float) -> list[str]:
+    """Say that a file states the shape of its pixels, x to y, instead of a resolution; nothing of square ones."""
+    return [] if x == y else [f"the shape of the pixels ({x:g}:{y:g}) left out: the file states no resolution with it"]

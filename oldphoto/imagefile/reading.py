@@ -22,7 +22,16 @@ from oldphoto.errors import PhotoError
 from oldphoto.imagefile import exif as exif_block
 from oldphoto.imagefile import jpeg, png, tiff, webp
 from oldphoto.imagefile.colour import cmyk_to_rgb
-from oldphoto.imagefile.photo import PIXEL_LIMIT, RAISE_LIMIT, IntImage, Photo, Raster, check_size, per_inch
+from oldphoto.imagefile.photo import (
+    PIXEL_LIMIT,
+    RAISE_LIMIT,
+    IntImage,
+    Photo,
+    Raster,
+    aspect_left_out,
+    check_size,
+    per_inch,
+)
 
 # Pillow reports oddities of a file through logging, which Python prints if nobody listens.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -257,6 +266,7 @@ def _decode_png(data: bytes, max_pixels: int) -> Raster:
     x, y = image.info.get("dpi", (0, 0))
     if x and y:
         raster.dpi = (per_inch(x / 0.0254), per_inch(y / 0.0254))
+    raster.warnings += aspect_left_out(*image.info.get("aspect", (1, 1)))
     image.close()
     if png.is_deep(data):
         raster.pixels, raster.alpha = png.decode_deep(parts.picture)

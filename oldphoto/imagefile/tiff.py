@@ -22,7 +22,7 @@ from oldphoto.imagefile import exif as exif_block
 from oldphoto.imagefile import jpeg
 from oldphoto.imagefile.colour import cmyk_to_rgb
 from oldphoto.imagefile.exif import Directory, Layout, Tag
-from oldphoto.imagefile.photo import RAISE_LIMIT, Extra, IntImage, Raster, check_size
+from oldphoto.imagefile.photo import RAISE_LIMIT, Extra, IntImage, Raster, aspect_left_out, check_size
 from oldphoto.imagefile.photoshop import without_thumbnails
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -311,6 +311,7 @@ def _eight_bits(samples: IntImage) -> NDArray[np.uint8]:
 def _with_metadata(raster: Raster, file: BinaryIO, start: int) -> Raster:
     layout, root = exif_block.read_tree(file, start)
     raster.dpi = exif_block.resolution(root, layout)
+    raster.warnings += aspect_left_out(*exif_block.aspect(root, layout))
     profile, packet = root.tags.get(exif_block.ICC), root.tags.get(exif_block.XMP)
     if profile is not None and root.tags[262].data.strip(b"\0") != b"\5":  # CMYK has brought its new profile along
         raster.icc = profile.data
