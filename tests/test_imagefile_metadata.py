@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, IptcImagePlugin
 from test_imagefile import COLOUR, SRGB, assert_refused, bytes_of, full_exif, load_exif, make_photo
 
 from oldphoto.imagefile import exif as exif_block
@@ -179,3 +179,25 @@ def test_the_shape_of_pixels_without_a_resolution_is_named(tmp_path: Path) -> No
         assert photo.warnings == ("the shape of the pixels (2:1) left out: the file states no resolution with it",)
     (tmp_path / "b.png").write_bytes(png_with(b"pHYs", struct.pack(">IIB", 5, 5, 0)))
     assert read_photo(tmp_path / "b.png").warnings == ()
+
+
+# ------------------------------------------------------------------------------------------------------------- captions
+
+
+@pytest.mark.parametrize("tags", ["IPTC", "Photoshop", "both"])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_the_captions_of_a_tiff_are_found_in_a_jpeg(tmp_path: Path, tags: str, byteorder: Any) -> None:
+    caption = b"\x1c\x02\x78" + struct.pack(">H", 9) + b"Oma Erna!"
+    resources = b"8BIM" + struct.pack(">HHI", 1028, 0, len(caption)) + caption
+    extratags = [(33723, 7, len(caption), caption, True), (34377, 7, len(resources), resources, True)]
+    chosen = {"IPTC": extratags[:1], "Photoshop": extratags[1:], "both": extratags}[tags]
+    tifffile.imwrite(tmp_path / "a.tif", COLOUR, photometric="rgb", byteorder=byteorder, extratags=chosen)
+    photo = read_photo(tmp_path / "a.tif")
+    assert write_photo(photo, tmp_path / "b.jpg") == ()
+    write_photo(read_photo(tmp_path / "b.jpg"), tmp_path / "c.jpg")
+    for name in ("b.jpg", "c.jpg"):
+        with Image.open(tmp_path / name) as image:
+            assert IptcImagePlugin.getiptcinfo(image) == {(2, 120): b"Oma Erna!"}
+        assert (tmp_path / name).read_bytes().count(b"Photoshop 3.0") == 1
+    for suffix in ("png", "webp"):
+        assert any(warning.startswith("IPTC") for warning in write_photo(photo, tmp_path / f"b.{suffix}"))

@@ -24,7 +24,7 @@ LONGEST = 2**32 - 2
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 34665, 34853, 40965
 PROCESSING_SOFTWARE, SOFTWARE = 11, 305
 WIDTH, HEIGHT, ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 256, 257, 274, 282, 283, 296
-XMP, ICC = 700, 34675
+XMP, IPTC, ICC = 700, 33723, 34675
 _EXIF_WIDTH, _EXIF_HEIGHT = 40962, 40963
 
 ASCII, SHORT, LONG, RATIONAL = 2, 3, 4, 5
@@ -267,6 +267,12 @@ def _swap(block: bytearray, one: Tag | None, other: Tag | None) -> None:
     if one is not None and other is not None and len(one.data) == len(other.data):
         block[one.at : one.at + len(one.data)] = other.data
         block[other.at : other.at + len(other.data)] = one.data
+
+
+def captions(exif: bytes | None) -> bytes:
+    """Return the IPTC captions that a TIFF holds among its tags, nothing where there are none."""
+    tag = None if exif is None else open_exif(exif)[1].tags.get(IPTC)
+    return b"" if tag is None else tag.data
 
 
 def upright_xmp(xmp: bytes) -> bytes:

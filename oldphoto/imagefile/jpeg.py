@@ -122,7 +122,8 @@ def _describe_truncation(image: Image.Image) -> str:
 
 def extras(data: bytes) -> tuple[Extra, ...]:
     """Return comments, Photoshop's resources with IPTC captions among them, and XMP that goes on from its packet."""
-    found, resources = [], b""
+    found: list[Extra] = []
+    resources = b""
     for marker, content in _segments(data):
         if marker == _COMMENT:
             found.append(Extra("comment", "jpg", bytes((marker,)), content))
@@ -130,11 +131,13 @@ def extras(data: bytes) -> tuple[Extra, ...]:
             found.append(Extra("extended XMP", "jpg", bytes((marker,)), content))
         elif marker == _APP13 and content.startswith(_RESOURCES):
             resources += content.removeprefix(_RESOURCES)
-    resources = without_thumbnails(resources)
-    for start in range(0, len(resources), _RESOURCES_PART):
-        part = resources[start : start + _RESOURCES_PART]
-        found.append(Extra("IPTC", "jpg", bytes((_APP13,)), _RESOURCES + part))
-    return tuple(found)
+    return (*found, *resource_extras(without_thumbnails(resources)))
+
+
+def resource_extras(resources: bytes) -> tuple[Extra, ...]:
+    """Return the segments that hold Photoshop's resources."""
+    parts = [resources[start : start + _RESOURCES_PART] for start in range(0, len(resources), _RESOURCES_PART)]
+    return tuple(Extra("IPTC", "jpg", bytes((_APP13,)), _RESOURCES + part) for part in parts)
 
 
 def left_out(data: bytes, image: Image.Image) -> list[str]:

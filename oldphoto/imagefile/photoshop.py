@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+_CAPTIONS = 1028  # IPTC
 _THUMBNAILS = (1033, 1036)  # of the picture as it was before
 
 
@@ -21,3 +22,11 @@ def without_thumbnails(resources: bytes) -> bytes:
             kept += resources[start:end]
         start = end
     return kept
+
+
+def with_captions(resources: bytes, captions: bytes) -> bytes:
+    """Add IPTC captions, if there are any, to Photoshop's image resources, unless some are among them."""
+    head = struct.pack(">4sH", b"8BIM", _CAPTIONS)
+    if not captions or head in resources:
+        return resources
+    return resources + head + bytes(2) + struct.pack(">I", len(captions)) + captions + bytes(len(captions) % 2)

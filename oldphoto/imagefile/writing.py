@@ -19,7 +19,8 @@ from oldphoto.imagefile import exif as exif_block
 from oldphoto.imagefile import jpeg, png, tiff, webp
 from oldphoto.imagefile.colour import srgb_profile, to_srgb
 from oldphoto.imagefile.files import atomically
-from oldphoto.imagefile.photo import OUTPUT_SUFFIX, IntImage, Photo, Raster, format_of, per_metre
+from oldphoto.imagefile.photo import OUTPUT_SUFFIX, Extra, IntImage, Photo, Raster, format_of, per_metre
+from oldphoto.imagefile.photoshop import with_captions
 
 _NAMES = {"jpg": "JPEG", "png": "PNG", "tif": "TIFF", "webp": "WebP", "bmp": "BMP"}
 _LONGEST_SIDE = {"jpg": 65500, "webp": 16383}
@@ -158,11 +159,14 @@ def _fitted(photo: Photo, target: str, software: str | None) -> Raster:
         raster.warnings.append(f"alpha left out: {_NAMES[target]} holds none")
     if photo.gray and (target == "webp" or (target == "bmp" and photo.icc is not None)):
         _as_colour(raster)
-    raster.extras = tuple(extra for extra in photo.extras if extra.format == target)
-    lost = dict.fromkeys(extra.name for extra in photo.extras if extra.format != target)
+    extras = _extras_for(photo, target)
+    raster.extras = tuple(extra for extra in extras if extra.format == target)
+    lost = dict.fromkeys(extra.name for extra in extras if extra.format != target)
     if lost:
         origin = _NAMES[photo.extras[0].format]
         raster.warnings.append(f"{', '.join(lost)} left out: kept only where {origin} stays {origin}")
+    if target in ("png", "webp") and exif_block.captions(photo.exif):
+        raster.warnings.append(f"IPTC left in EXIF, where few programs look: {_NAMES[target]} has no place for it")
     if target == "bmp":
         _drop_all_metadata(raster)
     if target == "jpg":
@@ -170,6 +174,15 @@ def _fitted(photo: Photo, target: str, software: str | None) -> Raster:
     if software is not None and target != "bmp":
         _stamp(raster, software, exif_block.LONGEST if target != "jpg" else jpeg.SEGMENT_LIMIT)
     return raster
+
+
+def _extras_for(photo: Photo, target: str) -> tuple[Extra, ...]:
+    """Return the extras of a photo, the captions of a TIFF as those of a JPEG where they become part of one."""
+    if target != "jpg" or any(extra.format == "jpg" and extra.name == "IPTC" for extra in photo.extras):
+        return photo.extras
+    resources = b"".join(extra.content for extra in photo.extras if extra.format == "tif")
+    resources = with_captions(resources, exif_block.captions(photo.exif))
+    return tuple(extra for extra in photo.extras if extra.format != "tif") + jpeg.resource_extras(resources)
 
 
 def _stamp(raster: Raster, software: str, limit: int) -> None:
