@@ -104,3 +104,17 @@ def test_alpha_is_found_among_other_channels(tmp_path: Path, kinds: tuple[int, .
     assert np.array_equal(bytes_of(photo), COLOUR)
     assert np.array_equal(photo.alpha, alpha)
     assert photo.warnings == (f"{len(kinds) - 1} extra channel(s) of unknown meaning left out",)
+
+
+def test_subsampled_colours_without_compression_are_refused_with_the_reason(tmp_path: Path) -> None:
+    blocks = np.full((24, 30, 6), 128, np.uint8)  # four Y, one Cb, one Cr each
+    tifffile.imwrite(tmp_path / "a.tif", blocks.reshape(24, 60, 3), photometric="ycbcr")
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as tiff:
+        for name, value in (
+            ("ImageWidth", 60),
+            ("ImageLength", 48),
+            ("RowsPerStrip", 48),
+            ("YCbCrSubSampling", (2, 2)),
+        ):
+            tiff.pages[0].tags[name].overwrite(value)
+    assert_refused(tmp_path / "a.tif", r"of a kind that is not read \(uncompressed, subsampled YCbCr\): save it as RGB")

@@ -17,6 +17,7 @@ import simplejpeg
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
+from oldphoto.errors import PhotoError
 from oldphoto.imagefile import exif as exif_block
 from oldphoto.imagefile.photo import Extra, Raster, aspect_left_out
 from oldphoto.imagefile.photoshop import without_thumbnails
@@ -58,8 +59,19 @@ class _Jpeg(JpegImageFile):
 
 
 def size(data: bytes) -> tuple[int, int]:
-    """Return width and height by the header alone."""
-    return _Jpeg(BytesIO(data)).size
+    """Return width and height by the header alone.
+
+    Raises
+    ------
+    PhotoError
+        With a message that still lacks the file's name, if the samples have other than 8 bits.
+    """
+    try:
+        return _Jpeg(BytesIO(data)).size
+    except SyntaxError as error:
+        if bits := re.search(r"(\d+)-bit layers", str(error)):
+            raise PhotoError(f"is a JPEG of a kind that is not read ({bits[1]} bits): save it as PNG") from error
+        raise
 
 
 def open_image(data: bytes) -> tuple[Image.Image, list[str]]:

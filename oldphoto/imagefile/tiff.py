@@ -272,6 +272,8 @@ def _unpremultiplied(pixels: IntImage, alpha: IntImage) -> IntImage:
 
 def _decode_ycbcr(data: bytes, page: TiffPage) -> Raster:
     """Decode subsampled or old-style JPEG colour, which tifffile leaves undone, with Pillow."""
+    if page.compression == COMPRESSION.NONE and page.subsampling not in (None, (1, 1)):
+        raise PhotoError("has colours of a kind that is not read (uncompressed, subsampled YCbCr): save it as RGB")
     file = BytesIO(data)
     orientation = page.tags.get(exif_block.ORIENTATION)
     if orientation is not None:  # Pillow would turn the picture by it, and it would be turned again
