@@ -10,9 +10,9 @@ import pytest
 import tifffile
 from PIL import Image
 from skimage import data
-from test_imagefile import COLOUR, assert_refused, bytes_of
+from test_imagefile import COLOUR, GRAY, assert_refused, bytes_of
 
-from oldphoto.imagefile import open_photo, read_photo
+from oldphoto.imagefile import open_photo, read_photo, write_pages
 
 LARGE = np.ascontiguousarray(data.astronaut()[:256, 128:384])
 BLACK_AND_WHITE = LARGE[..., 1] > 110
@@ -118,3 +118,17 @@ def test_subsampled_colours_without_compression_are_refused_with_the_reason(tmp_
         ):
             tiff.pages[0].tags[name].overwrite(value)
     assert_refused(tmp_path / "a.tif", r"of a kind that is not read \(uncompressed, subsampled YCbCr\): save it as RGB")
+
+
+def test_a_page_of_an_imagej_stack_can_be_opened_alone(tmp_path: Path) -> None:
+    stack = np.stack([GRAY, GRAY[::-1], GRAY])
+    tifffile.imwrite(tmp_path / "a.tif", stack, imagej=True)
+    file = open_photo(tmp_path / "a.tif")
+    pages = [file.page(index) for index in range(3)]
+    told = ("description by ImageJ left out: it speaks of another number of pages",)
+    assert write_pages(pages[:1], tmp_path / "b.tif", "tif").warnings == told
+    assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), GRAY)
+    assert write_pages(pages, tmp_path / "c.tif", "tif").warnings == ()
+    assert np.array_equal(tifffile.imread(tmp_path / "c.tif"), stack)
+    with tifffile.TiffFile(tmp_path / "c.tif") as tiff:
+        assert tiff.pages[0].description.startswith("ImageJ=")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
@@ -28,6 +29,7 @@ from oldphoto.imagefile.photoshop import without_thumbnails
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _STRIP_ROWS = 256
 _PAGE_LIMIT, _SAMPLE_LIMIT = 10_000, 16
+_DESCRIPTION = 270
 _RESOURCES, _LAYERS = 34377, 37724  # tags of Photoshop
 _FAX: dict[int, Callable[..., NDArray[np.uint8]]] = {
     COMPRESSION.CCITTRLE: imagecodecs.ccittrle_decode,
@@ -350,7 +352,20 @@ def encode(rasters: Sequence[Raster]) -> bytes:
                 iccprofile=raster.icc,
             )
     described = [exif_block.descriptive(root) for _, root in blocks]
+    for ours, raster in zip(described, rasters, strict=True):
+        if _pages_of_imagej(ours) not in (None, len(rasters)):
+            del ours.tags[_DESCRIPTION]  # readers take the file for as many pages as it says
+            raster.warnings.append("description by ImageJ left out: it speaks of another number of pages")
     return _with_directories(stream, described, rasters)
+
+
+def _pages_of_imagej(directory: Directory) -> int | None:
+    """Return how many pages a description that ImageJ wrote speaks of, None where there is none."""
+    description = directory.tags[_DESCRIPTION].data if _DESCRIPTION in directory.tags else b""
+    if not description.startswith(b"ImageJ="):
+        return None
+    stated = re.search(rb"^images=(\d{1,9})\s*$", description, re.MULTILINE)
+    return 1 if stated is None else int(stated[1])
 
 
 def _with_directories(stream: BytesIO, described: Sequence[Directory], rasters: Sequence[Raster]) -> bytes:
