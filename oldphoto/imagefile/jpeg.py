@@ -43,7 +43,8 @@ _KNOWN: dict[int, tuple[bytes, ...]] = {  # what the segments of programs begin 
     0xEE: (b"Adobe",),
 }
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # but for those within the picture's data
-_LOSSLESS = re.compile(rb"\xff[\xc3\xc7\xcb\xcf]")  # marks the frame; behind the garbage of a broken file as well
+# Where the frame begins: also behind garbage, and hardly ever by chance within metadata.
+_LOSSLESS = re.compile(rb"\xff[\xc3\xc7\xcb\xcf]\0.[\2-\x10]", re.DOTALL)
 _PADDING = b"\0\r\n \xff"  # that some programs fill files up with
 _NOT_OF_THE_PICTURE = "bad ICC marker"
 _END_OF_IMAGE = b"\xff\xd9"
