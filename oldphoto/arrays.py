@@ -20,7 +20,7 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 def is_gray(rgb: FloatImage) -> bool:
     """Whether a picture, H × W × 3, has the same in all three channels everywhere."""
-    return bool(np.ptp(rgb, 2).max() == 0)
+    return np.array_equal(rgb[..., 0], rgb[..., 1]) and np.array_equal(rgb[..., 0], rgb[..., 2])
 
 
 def black_and_white(rgb: FloatImage) -> FloatImage:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL.JpegImagePlugin import JpegImageFile
 
-from oldphoto.arrays import LUMA, FloatImage
+from oldphoto.arrays import LUMA, FloatImage, is_gray
 from oldphoto.checkpoints import own_folder
 from oldphoto.classical.blind import Blur, estimate_blur
 from oldphoto.classical.deblurring import DEFAULT, SURE
@@ -92,7 +92,7 @@ class Diagnostician:
         noise = estimate_noise(photo.rgb)
         blur = estimate_blur(photo.rgb)
         fading, cast = self._tone(photo.rgb)
-        if photo.gray:
+        if photo.gray or is_gray(photo.rgb):
             cast = ("none", 0.0)
         damaged = float((self.detector.detect(photo.rgb) >= DAMAGED).mean())
         faces = len(self.finder.find(photo.rgb))

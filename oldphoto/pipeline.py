@@ -114,7 +114,7 @@ class Restorer:
             raise PhotoError(f"a photo must be H × W × 3, this array is {' × '.join(map(str, rgb.shape))}")
         if mask is not None and mask.shape != rgb.shape[:2]:
             raise PhotoError(f"the mask is {_size(mask)} px, the photo {_size(rgb)}: they must be of one size")
-        gray = gray or all(is_gray(rgb[rows]) for rows in strips(len(rgb)))
+        gray = gray or is_gray(rgb)
         seconds: dict[str, float] = {}
         damage: FloatImage | HalfImage | None = mask
         if self.deblurrer is not None:

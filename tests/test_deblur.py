@@ -351,7 +351,7 @@ def test_a_diagnosis_is_one_record_a_photo_and_its_advice_runs(bundled: Bundled,
     for network in ("translation", "tone", "scratches", "denoiser"):
         bundled(network)
     _, seen = blurred(photo, "camera", motion(15, 30), 0.003)
-    write_photo(PhotoFile(seen, gray=True), tmp_path / "a folder" / "moved.png")
+    write_photo(PhotoFile(seen), tmp_path / "a folder" / "moved.png")  # gray, saved in colour
     Image.fromarray(np.round(photo("coffee") * 255).astype(np.uint8)).save(
         tmp_path / "a folder" / "sharp.jpg", quality=90
     )
@@ -366,6 +366,7 @@ def test_a_diagnosis_is_one_record_a_photo_and_its_advice_runs(bundled: Bundled,
     assert set(moved["noise"]) == {"type", "level", "confidence"}
     assert set(moved["blur"]) == {"type", "psf", "confidence"}
     assert moved["blur"]["type"] == "motion"
+    assert moved["cast"] == {"type": "none", "strength": 0.0}
     assert sharp["blur"] == {"type": "none", "psf": None, "confidence": 0.0}
     assert (moved["jpeg_quality"], sharp["jpeg_quality"]) == (None, 90)
     program, *arguments = shlex.split(moved["advice"])
