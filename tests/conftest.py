@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -43,3 +44,16 @@ def bundled() -> Bundled:
             pytest.skip(f"no weights for '{name}': {error}")
 
     return folder
+
+
+@pytest.fixture
+def secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders whose names end in "secret" cannot be listed, whoever runs the tests."""
+    really = os.scandir
+
+    def scandir(path: str | os.PathLike[str]) -> object:
+        if Path(path).name.endswith("secret"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return really(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)

@@ -229,16 +229,9 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
     assert list(locked.iterdir()) == []
 
 
-def test_folders_that_cannot_be_read_are_told(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("secret")
+def test_folders_that_cannot_be_read_are_told(tmp_path):
     photos = make_files(tmp_path / "in", "a.jpg", "secret/b.jpg")
-    really = os.scandir
-
-    def scandir(path):
-        if Path(path).name in {"secret", "all-secret"}:
-            raise PermissionError(13, "Permission denied", str(path))
-        return really(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
     made = plan(photos, tmp_path / "out", SAME)
     assert [str(job.name) for job in made.jobs] == ["a.jpg"]
     assert made.found.unreadable == ((photos / "secret", "Permission denied"),)

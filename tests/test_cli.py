@@ -576,17 +576,10 @@ def test_strange_file_names_forge_no_line_and_crash_nothing(stage):
     assert "\\udcff.jpg" in oldphoto("restore", "in", "other", "--dry-run").stdout
 
 
-def test_a_folder_that_cannot_be_read_counts_as_a_failure(stage, monkeypatch):
+@pytest.mark.usefixtures("secret")
+def test_a_folder_that_cannot_be_read_counts_as_a_failure(stage):
     make_photo("in/a.png")
     make_photo("in/secret/b.png")
-    really = os.scandir
-
-    def scandir(path):
-        if Path(path).name == "secret":
-            raise PermissionError(13, "Permission denied", str(path))
-        return really(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
     done = oldphoto("restore", "in", "out", "--log", "log.jsonl", "--report", "report.html")
     assert done.exit_code == 1
     assert done.stderr.splitlines()[0] == "oldphoto: in/secret: Permission denied: its photos are left out"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from functools import partial
 from pathlib import Path
 
@@ -102,21 +101,13 @@ def test_one_side_may_be_a_folder(memory, tmp_path: Path) -> None:
     assert memory.find("/back") == ["/back/sub/a.tif"]
 
 
-def test_a_folder_beside_a_url_is_searched_as_folders_are(memory, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.usefixtures("secret")
+def test_a_folder_beside_a_url_is_searched_as_folders_are(memory, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    for name in ("secret", "elsewhere"):
+    for name in ("in/secret", "elsewhere"):
         (tmp_path / name).mkdir()
-    (tmp_path / "secret").rename(tmp_path / "in" / "secret")
     (tmp_path / "in" / "more").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (tmp_path / "in" / "a.png").write_bytes(encoded())
-    really = os.scandir
-
-    def scandir(path):
-        if Path(path).name == "secret":
-            raise PermissionError(13, "Permission denied", str(path))
-        return really(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
     made = remote.plan(tmp_path / "in", "memory://out", photo_naming())
     assert made.found.unreadable == ((tmp_path / "in" / "secret", "Permission denied"),)
     assert made.found.linked == (tmp_path / "in" / "more",)
