@@ -37,7 +37,6 @@ from oldphoto.training import autoencoders, curriculum, datasets, loop, parallel
 from oldphoto.training.datasets import (
     Batch,
     Example,
-    Look,
     Maker,
     Mistaken,
     batches,
@@ -757,42 +756,8 @@ def test_a_picture_that_is_all_its_neighbours_is_no_hard_negative() -> None:
     assert len(negatives) == 1
 
 
-@pytest.mark.parametrize("side", [64, 200, 320])
-def test_no_example_shows_a_scene_enlarged_beyond_its_scan(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bars 8 px wide, in pictures smaller and larger than the example, are 8 × 1.3 px wide at most."""
-    monkeypatch.setattr(datasets, "DECOY_SHARE", 0)
-    bars = np.repeat(np.where(np.arange(240) // 8 % 2, 200, 40).astype(np.uint8)[None, :, None], 160, 0).repeat(3, 2)
-    rng = np.random.default_rng(4)
-    looks = [Look.random(side, rng) for _ in range(40)]
-    for look in looks:
-        crop = look.reduced(look.of(bars))[..., 0]
-        assert crop.shape == (side, side)
-        edges = (np.abs(np.diff(crop[side // 2] > 0.5)), np.abs(np.diff(crop[:, side // 2] > 0.5)))
-        # At a mirror image's border a bar may be twice as wide.
-        assert max(map(np.sum, edges)) >= side / (8 * 1.3) - 4
-
-
-def test_half_of_the_examples_are_enlarged_as_photos_are_looked_at() -> None:
-    """What is 0 or 1 stays so."""
-    sides = []
-
-    def make(side: int, rng: np.random.Generator) -> Example:
-        sides.append(side)
-        return {"photo": rng.random((side, side, 3), np.float32), "mask": np.eye(side, dtype=np.float32)}
-
-    made = datasets.as_looked_at(make, 120)
-    rng = np.random.default_rng(0)
-    examples = [made(rng) for _ in range(60)]
-    assert all(
-        example["photo"].shape == (120, 120, 3) and set(np.unique(example["mask"])) == {0, 1} for example in examples
-    )
-    assert 15 < sum(side == 120 for side in sides) < 45
-    assert {side for side in sides if side != 120} <= set(range(round(120 / 1.4), round(120 / 1.2) + 1))
-
-
-def test_thin_damage_that_a_person_marked_is_never_said_to_be_intact(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thin_damage_that_a_person_marked_is_never_said_to_be_intact() -> None:
     """White lines of one pixel, the marked damage, shown as small as a half."""
-    monkeypatch.setattr(datasets, "ENLARGED_SHARE", 0)
     picture = np.zeros((400, 400, 3), np.uint8)
     picture[:, 100:300:50] = 255
     annotation = np.where(picture[..., 0] > 0, DAMAGED, INTACT).astype(np.uint8)

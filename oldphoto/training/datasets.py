@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from oldphoto.arrays import ByteImage, FloatImage, black_and_white
 from oldphoto.errors import UsageError
 from oldphoto.imagefile import INPUT_SUFFIXES
-from oldphoto.scratches import ENLARGEMENTS
 from oldphoto.training.ageing import Severity, age, fade, jpeg
 from oldphoto.training.curriculum import as_picture
 from oldphoto.training.damage import PLAIN, Repertoire, damage
@@ -55,9 +54,6 @@ across a sharp picture 0.003, across the same blurred by 1 px 0.99.
 
 SEEN = 0.35
 """A pixel of a reduced picture is damaged if more than this share of it is."""
-
-ENLARGED_SHARE = 0.5
-"""Share of them shown enlarged, damage and all, as the detector looks at photos of a usual size."""
 
 LOOKS = 6
 """So many looks are taken at a picture until one shows what is wanted."""
@@ -135,15 +131,6 @@ def random_crop(image: ByteImage, side: int, rng: Generator, zoom: tuple[float, 
     return np.ascontiguousarray(piece, np.float32)
 
 
-def mirrored_to(image: ByteImage, side: int) -> ByteImage:
-    """An image, or a mask of it, that has sides of so many pixels at least, by its mirror images at its borders."""
-    height, width = (max(0, side - length) for length in image.shape[:2])
-    if not height and not width:
-        return image
-    around = [(height // 2, height - height // 2), (width // 2, width - width // 2), (0, 0)]
-    return np.pad(image, around[: image.ndim], mode="symmetric")
-
-
 def resized(square: FloatImage, side: int) -> FloatImage:
     """A square picture or mask in [0, 1] at another size, as the alignment of faces does it."""
     how = cv2.INTER_AREA if side < len(square) else cv2.INTER_CUBIC
@@ -193,9 +180,7 @@ class Look:
         """The crop of a picture, or of a mask of its size, before it is reduced."""
         rng = np.random.default_rng(self.place)
         zoom = (0.5 * self.larger, 1.3 * self.larger)
-        side = round(self.larger * self.side)
-        # Enlarged instead it would be softer than what is drawn on it, which no old photo is.
-        return random_crop(mirrored_to(np.rot90(whole, self.turns), int(side / self.larger)), side, rng, zoom)
+        return random_crop(np.rot90(whole, self.turns), round(self.larger * self.side), rng, zoom)
 
     def reduced(self, crop: FloatImage) -> FloatImage:
         """A crop in the size of the example."""
@@ -240,7 +225,7 @@ def scratch_examples(
     MISTAKEN_SHARE of them show what was mistaken, where anything was.
     """
 
-    def make(side: int, rng: Generator) -> Example:
+    def make(rng: Generator) -> Example:
         if mistaken and rng.random() < MISTAKEN_SHARE:
             chosen = mistaken[int(rng.integers(len(mistaken)))]
             whole, look = chosen.picture, Look.at(chosen.alarms, side, rng)
@@ -251,25 +236,7 @@ def scratch_examples(
             clean = paste_decoys(clean, rng, look.scale)
         return look.damaged(clean, rng, textures, repertoire)
 
-    return as_looked_at(make, side)
-
-
-def as_looked_at(make: Callable[[int, Generator], Example], side: int) -> Maker:
-    """Examples of ``side`` px, ENLARGED_SHARE of them made smaller and enlarged as the detector enlarges photos."""
-
-    def make_one(rng: Generator) -> Example:
-        if rng.random() >= ENLARGED_SHARE:
-            return make(side, rng)
-        example = make(round(side / rng.uniform(min(ENLARGEMENTS), max(ENLARGEMENTS))), rng)
-        return {name: _enlarged(picture, side) for name, picture in example.items()}
-
-    return make_one
-
-
-def _enlarged(picture: FloatImage, side: int) -> FloatImage:
-    """A picture, H × W × 3, or what is 0 or 1 of it, H × W, in a larger size."""
-    larger = np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_LINEAR), np.float32)
-    return larger if picture.ndim == 3 else np.asarray(larger > 0.5, np.float32)
+    return make
 
 
 def translation_examples(

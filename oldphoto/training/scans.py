@@ -13,7 +13,7 @@ from PIL import Image
 from oldphoto.arrays import ByteImage, FloatImage
 from oldphoto.errors import UsageError
 from oldphoto.training.damage import PLAIN, Repertoire
-from oldphoto.training.datasets import MISTAKEN_SHARE, SEEN, Example, Look, Maker, as_looked_at, load_named
+from oldphoto.training.datasets import MISTAKEN_SHARE, SEEN, Example, Look, Maker, load_named
 
 INTACT, DAMAGED, UNSURE = 0, 1, 2
 """Values of an annotation."""
@@ -76,7 +76,7 @@ def scan_examples(
     worn = [(scan, where(scan, DAMAGED)) for scan in scans if (scan.annotation == DAMAGED).any()]
     mistaken = [(scan, scan.alarms) for scan in scans if scan.alarms is not None]
 
-    def look_at(side: int, rng: Generator) -> tuple[Scan, Look]:
+    def look_at(rng: Generator) -> tuple[Scan, Look]:
         chance = rng.random()
         aimed = worn if chance < WORN_SHARE else mistaken if chance < WORN_SHARE + MISTAKEN_SHARE else []
         if not aimed:
@@ -84,8 +84,8 @@ def scan_examples(
         scan, wanted = aimed[int(rng.integers(len(aimed)))]
         return scan, Look.at(wanted, side, rng)
 
-    def make(side: int, rng: Generator) -> Example:
-        scan, look = look_at(side, rng)
+    def make(rng: Generator) -> Example:
+        scan, look = look_at(rng)
         damaged = _share(DAMAGED, scan, look)
         marked = np.asarray(damaged > SEEN, np.float32)
         before = look.of(scan.picture)
@@ -98,7 +98,7 @@ def scan_examples(
         drawn = look.damaged(before, rng, textures, repertoire)
         return drawn | {"mask": np.maximum(drawn["mask"], marked), "known": known, "scan": reduced}
 
-    return as_looked_at(make, side)
+    return make
 
 
 def _share(value: int, scan: Scan, look: Look) -> FloatImage:

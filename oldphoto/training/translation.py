@@ -31,6 +31,7 @@ from oldphoto.training.holes import prefilled
 from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, require_crop, run
 from oldphoto.training.losses import PerceptualDistance, charbonnier
 from oldphoto.training.replay import training_batches
+from oldphoto.training.styles import VARIED
 
 NAME = "translation"
 LATENT_SHARE = 0.15
@@ -39,7 +40,7 @@ LATENT_SHARE = 0.15
 PERCEPTUAL_FROM = 0.2
 """Progress of the end-to-end stage from which on the perceptual distance counts."""
 
-PERCEPTUAL_WEIGHT = 0.12
+PERCEPTUAL_WEIGHT = 0.2
 
 MASK_SHARES = (0.7, 0.15, 0.15)
 """Shares of the examples whose mask is what the detector found, what a person would mark, and none."""
@@ -75,7 +76,7 @@ def train(settings: Settings, on_demand: bool = True) -> None:
     photos, textures = load_scenes(settings.data), load_images(settings.data, "textures", "L")
     curriculum = Curriculum()
     draw = curriculum.draw if on_demand else Severity.random
-    make = translation_examples(photos, textures, settings.crop, draw)
+    make = translation_examples(photos, textures, settings.crop, draw, VARIED)
     stream = training_batches(make, settings, settings.seed_of_examples(started))
     detector = channels_last(checkpoints.load(ScratchUNet, scratches.NAME, settings.out).eval(), settings.device)
     check = translation_examples(load_held_out(settings.data, "photos"), textures, 192)
