@@ -63,6 +63,11 @@ class Job:
     """Another photo wants the same output, so this one got a longer name."""
 
     @property
+    def is_here(self) -> bool:
+        """Whether its files lie on this machine, where `source` and `target` say."""
+        return True
+
+    @property
     def input(self) -> str:
         """Where the photo comes from, as it is told."""
         return str(self.source)

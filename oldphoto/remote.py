@@ -35,6 +35,11 @@ class RemoteJob(Job):
     target_url: str = ""
 
     @property
+    def is_here(self) -> bool:
+        """Not before it is worked on: a file of the current folder may have its name."""
+        return False
+
+    @property
     def input(self) -> str:
         """Where the photo comes from."""
         return self.source_url
@@ -78,11 +83,11 @@ def plan(source: str | Path, output: str | Path, naming: Naming, overwrite: bool
         for inner, outer in ((goal, root), (root, goal)):
             if f"{inner}/".startswith(f"{outer}/"):
                 raise UsageError(f"INPUT ({source}) and OUTPUT ({output}) overlap: give places beside each other")
-    with _reached(source):
-        listed = _list(files, root)
     if _is_here(files) and Path(root).is_dir():
-        found = batch.find_photos(Path(root), naming.readable)
+        listed, found = [], batch.find_photos(Path(root), naming.readable)
     else:
+        with _reached(source):
+            listed = _list(files, root)
         found = _find(listed, root, naming.readable)
     if not found.names:
         raise UsageError(f"no photo found at {source}")

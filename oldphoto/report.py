@@ -26,7 +26,7 @@ from PIL import Image
 
 from oldphoto.arrays import ByteImage, FloatImage
 from oldphoto.errors import PhotoError
-from oldphoto.imagefile import atomically
+from oldphoto.imagefile import atomically, remove_stale_parts
 
 PREVIEW_SIDE = 960
 """The long side of a preview, in pixels, at most."""
@@ -146,6 +146,7 @@ class ReportWriter:
         try:
             if path.is_dir():
                 raise IsADirectoryError("it is a folder")
+            remove_stale_parts(path.parent)  # of a page whose run was killed
             self._commit = ExitStack()
             part = self._commit.enter_context(atomically(path))
             self._file = part.open("wb", buffering=0)

@@ -39,7 +39,6 @@ from oldphoto.imagefile import (
     write_pages,
     write_photo,
 )
-from oldphoto.remote import RemoteJob
 from oldphoto.report import ReportEntry, preview, preview_mask
 from oldphoto.shortage import WithLessMemory
 
@@ -624,7 +623,7 @@ def report_entry(outcome: Outcome) -> ReportEntry:
 
 def _with_kept_pictures(result: Result, job: Job) -> Result:
     """Previews of a photo that an earlier run restored, where both files are here, not huge, and of one size."""
-    if isinstance(job, RemoteJob):
+    if not job.is_here:
         return result
     previews, sizes = [], set()
     for path in (job.source, job.target):

@@ -82,7 +82,9 @@ def most_pixels(jobs: Iterable[Job]) -> int:
 
     weights: defaultdict[str, list[tuple[int, Path]]] = defaultdict(list)
     for job in jobs:
-        with contextlib.suppress(OSError):  # at a URL, or gone: told when it is fetched or read
+        if not job.is_here:
+            continue
+        with contextlib.suppress(OSError):  # gone: told when it is read
             weights[job.source.suffix.lower()].append((job.source.stat().st_size, job.source))
     heaviest = (path for files in weights.values() for _, path in heapq.nlargest(_LOOKED_INTO, files))
     return max((count_pixels(path) or 0 for path in heaviest), default=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from PIL import Image  # noqa: E402
 
 from oldphoto import audit, batch, remote  # noqa: E402
 from oldphoto.batch import Job, Outcome, Plan, Result, Work  # noqa: E402
+from oldphoto.cli import common  # noqa: E402
 from oldphoto.errors import UsageError  # noqa: E402
 from oldphoto.imagefile import read_photo  # noqa: E402
 from oldphoto.work import ageing, log_line, photo_naming, report_entry  # noqa: E402
+from oldphoto.workers import most_pixels  # noqa: E402
 
 PICTURE = np.ascontiguousarray(skimage.data.astronaut()[0:240:5, 100:400:5])
 
@@ -82,6 +85,18 @@ def test_the_page_never_shows_a_file_of_this_folder_for_a_photo_at_a_url(
     (job,) = remote.plan("memory://in", "memory://out", photo_naming()).jobs
     entry = report_entry(Outcome(job, "kept"))
     assert (entry.before, entry.after) == (None, None)
+
+
+def test_files_of_this_folder_say_nothing_of_photos_at_a_url(memory, tmp_path: Path, monkeypatch) -> None:
+    fill(memory, "/in/a.png", "/out/a.tif")
+    monkeypatch.chdir(tmp_path)
+    for name, time in (("a.png", 2), ("a.tif", 1)):
+        Path(name).write_bytes(encoded())
+        os.utime(name, (time, time))
+    made = remote.plan("memory://in", "memory://out", photo_naming("tif"))
+    assert made.jobs[0].kept
+    assert list(common._notes(made, verbose=False)) == []
+    assert most_pixels(made.jobs) == 0
 
 
 def test_the_same_photo_gives_the_same_bytes_at_a_url_and_in_a_folder(memory, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import re
 import shutil
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 from oldphoto.errors import PhotoError
-from oldphoto.imagefile import remove_stale_parts
+from oldphoto.imagefile import atomically, remove_stale_parts
 from oldphoto.report import PREVIEW_SIDE, ReportEntry, ReportWriter, preview, preview_mask
 
 if TYPE_CHECKING:
@@ -234,6 +235,16 @@ def test_two_runs_with_one_page_leave_that_of_the_last(tmp_path: Path) -> None:
     assert b"\0" not in path.read_bytes()
     shown = Page(path).text
     assert [name in shown for name in ("a.jpg", "b.jpg", "c.jpg")] == [True, True, False]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no file locks there")
+def test_what_a_killed_run_left_of_its_page_goes_with_the_next(tmp_path: Path) -> None:
+    with atomically(tmp_path / "page.html") as part:
+        part.touch()
+        left = part.with_name(part.name[:9] + 24 * "0" + part.suffix)
+    left.write_bytes(b"half")
+    with ReportWriter(tmp_path / "report.html", "in", "1"):
+        assert not left.exists()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])

@@ -464,8 +464,8 @@ def _some(things: Sequence[object]) -> str:
 def _is_newer(job: Job) -> bool:
     """Tell whether a photo was written after its output, or another has taken its place."""
     try:
-        return job.source.stat().st_mtime > job.target.stat().st_mtime
-    except OSError:  # at a URL
+        return job.is_here and job.source.stat().st_mtime > job.target.stat().st_mtime
+    except OSError:  # gone: told when it is read
         return False
 
 
