@@ -128,14 +128,16 @@ def _check_complete(page: TiffPage, file_size: int, max_pixels: int) -> None:
 
 def _check_intact(page: TiffPage, data: bytes) -> None:
     """Refuse damage that the decoders of some compressions pass over, leaving black, gray or white."""
+    if page.compression == COMPRESSION.JPEG:
+        complaint_of = _complaint_of_jpeg
+    elif page.compression in _FAX:
+        complaint_of = _complaint_of_fax
+    elif page.photometric == PHOTOMETRIC.YCBCR:
+        complaint_of = _complaint_of_ycbcr
+    else:
+        return
     for index, segment in enumerate(_segments(page, data)):
-        complaint = None
-        if page.compression == COMPRESSION.JPEG:
-            complaint = _complaint_of_jpeg(page, segment)
-        elif page.compression in _FAX:
-            complaint = _complaint_of_fax(page, segment, _rows(page, index))
-        elif page.photometric == PHOTOMETRIC.YCBCR:
-            complaint = _complaint_of_ycbcr(page, segment, _rows(page, index))
+        complaint = complaint_of(page, segment, _rows(page, index))
         if complaint is not None:
             raise PhotoError(f"is damaged ({complaint}): replace it by an intact copy")
 
@@ -156,7 +158,7 @@ def _rows(page: TiffPage, index: int) -> int:
     return min(rows, page.imagelength - index % math.ceil(page.imagelength / rows) * rows)
 
 
-def _complaint_of_jpeg(page: TiffPage, segment: bytes) -> str | None:
+def _complaint_of_jpeg(page: TiffPage, segment: bytes, rows: int) -> str | None:
     tables = page.jpegtables or b""  # of all segments together, as a JPEG without a picture
     channels = page.samplesperpixel if page.planarconfig == 1 else 1
     return jpeg.complaint_of(segment[:2] + tables[2:-2] + segment[2:], channels)
