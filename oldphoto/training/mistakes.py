@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from oldphoto.arrays import ByteImage, black_and_white
+from oldphoto.arrays import ByteImage, FloatImage, black_and_white
 from oldphoto.scratches import ScratchDetector
 from oldphoto.training.datasets import GRAY_SHARE, Mistaken, to_float
 from oldphoto.training.scans import INTACT, Scan, where
@@ -33,9 +33,9 @@ def find_mistakes(
     mistaken = []
     for index in islice(rng.permutation(len(photos)), count):
         seen = to_float(photos[index])
-        alarms = detector.detect(black_and_white(seen) if rng.random() < GRAY_SHARE else seen) >= 0.5
-        if alarms.mean() > ALARMING:
-            mistaken.append(Mistaken(photos[index], np.asarray(255 * alarms, np.uint8)))
+        alarms = _marked(detector, black_and_white(seen) if rng.random() < GRAY_SHARE else seen)
+        if (alarms > 0).mean() > ALARMING:
+            mistaken.append(Mistaken(photos[index], alarms))
     return mistaken
 
 
@@ -49,5 +49,10 @@ def with_alarms(detector: ScratchDetector, scans: Sequence[Scan], rng: Generator
 def _alarms(detector: ScratchDetector, scan: Scan) -> ByteImage | None:
     # A pixel beside damage is often marked with it.
     surely = cv2.erode(where(scan, INTACT), np.ones((5, 5), np.uint8))
-    alarms = np.asarray(surely * (detector.detect(to_float(scan.picture)) >= 0.5), np.uint8)
+    alarms = np.minimum(surely, _marked(detector, to_float(scan.picture)))
     return alarms if alarms.any() else None
+
+
+def _marked(detector: ScratchDetector, rgb: FloatImage) -> ByteImage:
+    """What of a picture, H × W × 3 in [0, 1], the detector takes for damage, H × W: 255, all else 0."""
+    return np.asarray(255 * (detector.detect(rgb) >= 0.5), np.uint8)

@@ -1,4 +1,4 @@
-"""Damage in more ways than `damage` draws it, for the training of the detector alone.
+"""Damage in more ways than `damage` draws it, for training alone.
 
 A network that is shown one way of drawing a scratch learns that way of drawing; what varies without end it has to see
 past (domain randomisation: Tobin et al., IROS 2017). Results are measured with the kinds of `damage` by themselves, so
