@@ -37,6 +37,7 @@ from oldphoto.training import autoencoders, curriculum, datasets, loop, parallel
 from oldphoto.training.datasets import (
     Batch,
     Example,
+    Look,
     Maker,
     Mistaken,
     batches,
@@ -711,13 +712,20 @@ def test_what_the_detector_mistakes_is_shown_more_often_and_is_no_damage(monkeyp
     def redness(rgb: FloatImage) -> FloatImage:
         return np.asarray(rgb[..., 0] - rgb[..., 1:].max(2), np.float32)
 
+    def with_a_red_scratch(look: Look, clean: FloatImage, *chances: object) -> Example:
+        mask = np.zeros(clean.shape[:2], np.float32)
+        mask[:, 20:24] = 1
+        return {"photo": np.where(mask[..., None] > 0, np.float32([1, 0, 0]), clean), "mask": mask}
+
     photos = [np.full((200, 300, 3), 90, np.uint8) for _ in range(30)]
     photos[17][80:110, 200:206] = (255, 40, 40)
     detector = SimpleNamespace(detect=redness)
-    (pole,) = find_mistakes(detector, photos, np.random.default_rng(0))  # type: ignore[arg-type]
-    assert pole.picture is photos[17]
-    assert np.array_equal(pole.alarms > 0, photos[17][..., 0] == 255)
-    assert not find_mistakes(detector, photos[:17], np.random.default_rng(0))  # type: ignore[arg-type]
+    with monkeypatch.context() as patch:
+        patch.setattr(Look, "damaged", with_a_red_scratch)
+        (pole,) = find_mistakes(detector, photos, [], np.random.default_rng(0))  # type: ignore[arg-type]
+        assert pole.picture is photos[17]
+        assert np.array_equal(pole.alarms > 0, photos[17][..., 0] == 255)
+        assert not find_mistakes(detector, photos[:17], [], np.random.default_rng(0))  # type: ignore[arg-type]
 
     def shown(mistaken: list[Mistaken]) -> int:
         rng = np.random.default_rng(1)

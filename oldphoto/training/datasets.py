@@ -168,6 +168,11 @@ class Look:
         return cls(side, larger, scale, crisp, turns, int(rng.integers(2**32)))
 
     @classmethod
+    def whole(cls, rng: Generator) -> Look:
+        """One at all of a picture, upright and of its own size."""
+        return cls(0, 1.0, float(np.exp(rng.uniform(np.log(0.6), np.log(2.5)))), rng.random() < CRISP_SHARE, 0, 0)
+
+    @classmethod
     def at(cls, wanted: ByteImage, side: int, rng: Generator) -> Look:
         """One that shows some of what is wanted of a picture, H × W and not 0 there, if LOOKS tries find one."""
         for _ in range(LOOKS):
@@ -207,7 +212,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Mistaken:
-    """An undamaged photograph, H × W × 3, and what of it was taken for damage, H × W: 255, all else 0."""
+    """A photograph, H × W × 3, and what of it was taken for damage and is none, H × W: 255, all else 0."""
 
     picture: ByteImage
     alarms: ByteImage

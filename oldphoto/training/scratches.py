@@ -148,7 +148,7 @@ def train(settings: Settings) -> None:
     if settings.resume:
         detector = ScratchDetector(settings.device, settings.out)
         rng = np.random.default_rng(parallel.seed(settings.seed))
-        mistaken, known = find_mistakes(detector, photos, rng), with_alarms(detector, known, rng)
+        mistaken, known = find_mistakes(detector, photos, textures, rng), with_alarms(detector, known, rng)
         in_scans = sum(scan.alarms is not None for scan in known)
         logger.info("false alarms in %d photographs and %d scans, shown more often", len(mistaken), in_scans)
     make = scratch_examples(photos, textures, settings.crop, repertoire=VARIED, mistaken=mistaken)
