@@ -107,6 +107,47 @@ def test_there_is_no_frame_of_ringing(method: str, photo: Photo) -> None:
     assert error[ring].mean() < 8 * error[~ring].mean()
 
 
+@pytest.mark.parametrize("spread", [gaussian(7), gaussian(32), defocus(20), defocus(64)], ids=lambda s: s.text)
+def test_blur_that_lets_hardly_anything_through_is_undone_as_far_as_it_goes(spread: PointSpread, photo: Photo) -> None:
+    clean = photo("astronaut")
+    seen = blur(clean, spread)
+    assert psnr(deconvolve(seen, spread, "tv"), clean) > psnr(seen, clean) + 1
+
+
+def framed(picture: FloatImage, margin: int, scanner: float) -> FloatImage:
+    """A print with a margin that the camera did not blur, and the scanner a little."""
+    on_paper = np.pad(picture, ((margin, margin), (margin, margin), (0, 0)), constant_values=0.93)
+    return np.asarray(cv2.GaussianBlur(on_paper, (0, 0), scanner) if scanner else on_paper, np.float32)
+
+
+@pytest.mark.parametrize(("margin", "scanner"), [(6, 0.0), (24, 1.0)])
+def test_a_print_with_a_margin_is_deblurred_within_it(margin: int, scanner: float, photo: Photo) -> None:
+    clean = framed(cv2.resize(photo("astronaut"), (256, 256), interpolation=cv2.INTER_AREA), margin, 0)
+    seen = framed(blur(clean[margin:-margin, margin:-margin], motion(13, 20)), margin, scanner)
+    noise = 0.01 * np.random.default_rng(0).standard_normal(seen.shape, np.float32)
+    seen = (seen + noise).clip(0, 1)
+    restored = Deblurrer("tv", device="cpu").deblur(seen).rgb
+    assert psnr(restored, clean) > psnr(seen, clean) + 2
+    edge = margin - 3
+    for rim in (np.s_[:edge], np.s_[-edge:], np.s_[:, :edge], np.s_[:, -edge:]):
+        assert np.array_equal(restored[rim], seen[rim])
+
+
+def test_blur_that_is_not_everywhere_is_not_undone_unasked(photo: Photo) -> None:
+    """A moved subject on a background that stood still, with a sharp contour between them."""
+    picture = cv2.resize(photo("astronaut"), (384, 384), interpolation=cv2.INTER_AREA)
+    seen = blur(picture, motion(15, 30))
+    rows, columns = np.mgrid[:384, :384]
+    aside = np.abs(rows - columns) % 128 > 100
+    seen[aside] = picture[::-1][aside]
+    deblurrer = Deblurrer("wiener", device="cpu")
+    psf = deblurrer.psf_of(seen)
+    assert psnr(deblurrer.apply(seen, psf, "wiener"), seen) < 25
+    assert np.array_equal(deblurrer.prefilter(seen), seen)
+    with pytest.raises(PhotoError, match="does not explain"):
+        deblurrer.deblur(seen)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     height=st.integers(12, 60),

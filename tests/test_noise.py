@@ -57,6 +57,23 @@ def test_the_level_is_near_the_true_one(kind: str, level: float, photo: Photo) -
     assert all(0 < estimate.confidence <= 1 for estimate in estimates)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+def test_a_border_that_a_program_filled_does_not_hide_the_noise(share: float, photo: Photo) -> None:
+    picture = noisy(photo, "astronaut", "gaussian", 0.05)
+    width = round((1 / np.sqrt(1 - share) - 1) / 2 * len(picture))
+    for value in (128, 240):
+        edged = np.pad(picture, ((width, width), (width, width), (0, 0)), constant_values=value / 255)
+        assert noise_sigma(edged) == pytest.approx(noise_sigma(picture), rel=0.1)
+        assert estimate_noise(edged).type == "gaussian"
+
+
+def test_what_has_no_level_is_no_noise() -> None:
+    stripes = np.zeros((200, 200, 3), np.float32)
+    stripes[::16] = 0.6
+    noise = estimate_noise(stripes)
+    assert noise.level > 0 or noise.type == "none"
+
+
 def test_the_level_of_speckle_is_measured_where_much_is_black_or_white(photo: Photo) -> None:
     picture = np.asarray(cv2.resize(photo("retina"), (384, 384), interpolation=cv2.INTER_AREA))
     found = estimate_noise(stored(add_noise(picture, "speckle", 0.2, np.random.default_rng(0))))

@@ -183,7 +183,11 @@ def _photograph_power(plane: FloatImage, response: Spectrum, noise: float) -> ND
     shape = (1 / (down**2 + across**2 + 1 / (height * width))).astype(np.float32)
     through = np.abs(response) ** 2
     measured = np.abs(_transform(plane)) ** 2 / (height * width)
-    band = (shape < 400) & (through > 0.01)  # shorter than 20 px: what is longer says little of detail
+    told = through > 0.01
+    told[0, 0] = False
+    band = told & (shape < 400)  # shorter than 20 px: what is longer says little of detail
+    if not band.any():
+        band = told  # but is all that a wide blur lets through
     signal = float(np.maximum(measured[band] - noise**2, 0).sum()) / float((shape * through)[band].sum())
     return np.asarray(max(signal, 1e-9) * shape, np.float32)
 

@@ -22,6 +22,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from oldphoto.arrays import FloatImage, is_gray
+from oldphoto.classical.margins import inside_margin
 from oldphoto.errors import PhotoError
 
 Array = NDArray[np.float64]
@@ -64,7 +65,8 @@ def estimate_noise(rgb: FloatImage) -> Noise:
     measured = measure(rgb)
     probabilities = _classifier().probabilities(measured.features)
     index = int(probabilities.argmax())
-    return Noise(TYPES[index], round(measured.levels[TYPES[index]], 4), round(float(probabilities[index]), 3))
+    level = round(measured.levels[TYPES[index]], 4)
+    return Noise(TYPES[index] if level > 0 else "none", level, round(float(probabilities[index]), 3))
 
 
 def is_uniform(rgb: FloatImage) -> bool:
@@ -76,6 +78,7 @@ def noise_sigma(rgb: FloatImage) -> float:
     """The standard deviation of a photo's white noise, of 1, whatever its type; 0 where nothing can be measured."""
     if min(rgb.shape[:2]) < _SMALLEST:
         return 0.0
+    rgb = _picture(rgb)
     planes = [_without_impulses(plane)[0] for plane in _planes(_samples(rgb)[0])]
     blocks = [_blocks(plane) for plane in planes]
     quiet = [float(np.quantile(variance, _QUIET)) for _, variance in blocks if variance.size]
@@ -98,7 +101,7 @@ def measure(rgb: FloatImage) -> Measurement:
         )
     if is_uniform(rgb):
         raise PhotoError("the picture is all of one value: there is nothing to measure")
-    samples = _samples(rgb)
+    samples = _samples(_picture(rgb))
     planes = [plane for sample in samples for plane in _planes(sample)]
     cleaned = [_without_impulses(plane) for plane in planes]
     impulses = float(np.mean([share for _, share in cleaned]))
@@ -180,6 +183,12 @@ def impulse_mask(plane: FloatImage, contrast: float = IMPULSE) -> NDArray[np.boo
     extreme = (plane <= 1.5 / 255) | (plane >= 253.5 / 255)
     median = cv2.medianBlur(np.ascontiguousarray(plane), 5)
     return np.asarray(extreme & (np.abs(plane - median) > contrast))
+
+
+def _picture(rgb: FloatImage) -> FloatImage:
+    """The photo without a margin that a program filled: in one value there is no noise, whatever there is beside it."""
+    inside = rgb[inside_margin(rgb, spread=0)]
+    return inside if min(inside.shape[:2]) >= _SMALLEST else rgb
 
 
 def _samples(rgb: FloatImage) -> list[FloatImage]:
