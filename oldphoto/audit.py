@@ -84,7 +84,7 @@ def read_log(path: Path) -> Log:
     Raises
     ------
     UsageError
-        It cannot be read, or holds no record with hashes.
+        It cannot be read, or holds no record of a photo that was restored or kept.
     """
     restored: dict[str, Mapping[str, Any]] = {}
     others: dict[str, None] = {}
@@ -103,8 +103,8 @@ def read_log(path: Path) -> Log:
                     others[record["output"]] = None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}): give a log that --log wrote") from error
-    if not restored:
-        raise UsageError(f"{path}: holds no record of a restored photo with its hashes: give a log that --log wrote")
+    if not restored and not others:
+        raise UsageError(f"{path}: holds no record of a restored photo: give a log that --log wrote")
     return Log(restored, tuple(output for output in others if output not in restored), torn)
 
 

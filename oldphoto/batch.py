@@ -382,7 +382,7 @@ def exists(path: Path) -> bool:
 
 def same_place(path: Path, other: Path) -> bool:
     """Tell whether two paths, of files that need not exist, are one."""
-    return same(path, other) or fold(PurePosixPath(path.absolute())) == fold(PurePosixPath(other.absolute()))
+    return same(path, other) or fold(os.path.realpath(path)) == fold(os.path.realpath(other))
 
 
 def inside(path: Path, folder: Path) -> bool:

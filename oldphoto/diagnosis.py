@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +15,9 @@ from PIL.JpegImagePlugin import JpegImageFile
 from oldphoto.arrays import LUMA, FloatImage, is_gray
 from oldphoto.checkpoints import own_folder
 from oldphoto.classical.blind import Blur, estimate_blur
-from oldphoto.classical.deblurring import DEFAULT, SURE
-from oldphoto.classical.noise import Noise, estimate_noise
+from oldphoto.classical.deblurring import SURE
+from oldphoto.classical.methods import DEFAULT
+from oldphoto.classical.noise import SMALLEST, Noise, estimate_noise, is_uniform
 from oldphoto.faces import FaceFinder
 from oldphoto.imagefile import Photo, read_photo
 from oldphoto.stages import scratch_detector
@@ -43,7 +46,7 @@ class Diagnosis:
 
     ``fading``: share of the tonal range that is lost; ``cast``: name of the colour and strength, of 1, of a cast;
     ``jpeg_quality``: 1 to 100, None for other files; ``damaged_share``: of the pixels; ``advice``: a command, None
-    where nothing needs to be done.
+    where nothing needs to be done; ``warnings``: what of the file was not seen.
     """
 
     file: str
@@ -55,6 +58,7 @@ class Diagnosis:
     damaged_share: float
     faces: int
     advice: str | None
+    warnings: tuple[str, ...] = ()
 
     def record(self) -> dict[str, object]:
         """The diagnosis as what ``oldphoto diagnose --json`` prints."""
@@ -73,6 +77,7 @@ class Diagnosis:
             "damaged_share": round(self.damaged_share, 6),
             "faces": self.faces,
             "advice": self.advice,
+            "warnings": list(self.warnings),
         }
 
 
@@ -88,8 +93,9 @@ class Diagnostician:
         self.finder = FaceFinder()
 
     def diagnose(self, photo: Photo, path: Path) -> Diagnosis:
-        """Diagnose a photo that was read from ``path``. Raises PhotoError where it is too small or empty."""
-        noise = estimate_noise(photo.rgb)
+        """Diagnose a photo that was read from ``path``. Raises PhotoError where it is all of one value."""
+        small = min(photo.rgb.shape[:2]) < SMALLEST and not is_uniform(photo.rgb)
+        noise = Noise("none", 0.0, 0.0) if small else estimate_noise(photo.rgb)
         blur = estimate_blur(photo.rgb)
         fading, cast = self._tone(photo.rgb)
         if photo.gray or is_gray(photo.rgb):
@@ -97,7 +103,8 @@ class Diagnostician:
         damaged = float((self.detector.detect(photo.rgb) >= DAMAGED).mean())
         faces = len(self.finder.find(photo.rgb))
         advice = _advice(path, noise, blur, fading > _FADING or cast[1] > _CAST, damaged > _DAMAGE)
-        return Diagnosis(str(path), noise, blur, fading, cast, jpeg_quality(path), damaged, faces, advice)
+        quality, warnings = jpeg_quality(path), tuple(photo.warnings)
+        return Diagnosis(str(path), noise, blur, fading, cast, quality, damaged, faces, advice, warnings)
 
     def _tone(self, rgb: FloatImage) -> tuple[float, tuple[str, float]]:
         """Fading and cast: what the correction that the photo would get widens and shifts."""
@@ -113,7 +120,7 @@ class Diagnostician:
 def diagnose(path: Path | str) -> Diagnosis:
     """Diagnose one photo, with networks loaded for it alone: see Diagnostician for many.
 
-    Raises PhotoError where it can not be read, is too small, or empty.
+    Raises PhotoError where it can not be read, or is all of one value.
     """
     return Diagnostician().diagnose(read_photo(Path(path)), Path(path))
 
@@ -145,7 +152,7 @@ def jpeg_quality(path: Path) -> int | None:
 
 def _advice(path: Path, noise: Noise, blur: Blur | None, toned: bool, damaged: bool) -> str | None:
     """The command that fits what was found."""
-    photo = shlex.quote(str(path))
+    photo = subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
     blurred = blur is not None and blur.confidence >= SURE
     if toned or damaged:
         options = " --with-scratch" * damaged

@@ -19,7 +19,7 @@ from update_readme import ROOT, enter
 
 from oldphoto.arrays import FloatImage
 from oldphoto.classical.deblurring import Deblurrer
-from oldphoto.classical.deconvolution import METHODS
+from oldphoto.classical.methods import DEBLURRING
 from oldphoto.classical.noise import add_noise
 from oldphoto.classical.psf import PointSpread, blur, parse
 from oldphoto.errors import PhotoError
@@ -39,7 +39,7 @@ CAPTION = (
     " a lens 4 px out of focus);\nall but the last row are told the blur:"
 )
 
-ROWS = ("blurred", *METHODS, "wiener, PSF found")
+ROWS = ("blurred", *DEBLURRING, "wiener, PSF found")
 
 
 def degrade(clean: FloatImage, psf: PointSpread, noise: float, rng: Generator) -> tuple[FloatImage, FloatImage]:
@@ -69,7 +69,7 @@ def main() -> None:
         for photo in chosen:
             clean, degraded = degrade(photo, psf, noise, rng)
             results = {"blurred": degraded}
-            results |= {method: deblurrer.apply(degraded, psf, method) for method in METHODS}
+            results |= {method: deblurrer.apply(degraded, psf, method) for method in DEBLURRING}
             try:
                 results["wiener, PSF found"] = blind.deblur(degraded).rgb
             except PhotoError:  # no blur found: the photo stays as it is

@@ -134,6 +134,13 @@ def test_verify_tells_of_what_a_log_holds_no_hash_of(tmp_path: Path) -> None:
     assert "oldphoto: masks/in.png: unrecorded: it is no restored photo" in found.stderr
 
 
+def test_a_log_of_kept_photos_is_a_log(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text('{"input": "in", "output": "out.png", "status": "kept"}\n')
+    found = oldphoto("restore", "--verify", str(tmp_path / "log"))
+    assert found.exit_code == 1
+    assert found.stdout.endswith("files: 0 ok, 0 altered, 0 missing, 1 unrecorded\n")
+
+
 def test_pages_go_nowhere_that_holds_only_one(here: Path, bundled) -> None:
     bundled("translation")
     done = oldphoto("restore", "in", "out", "--no-faces", "--format", "jpg")

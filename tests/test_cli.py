@@ -124,6 +124,23 @@ def brightness(path: str) -> float:
 # --- restore
 
 
+def test_how_to_deblur_is_checked_though_there_is_nothing_to_do(stage):
+    make_photo("in/a.png")
+    for wrong in ("wiener:nonsense", "nonsense", "auto:motion:5,0"):
+        refused = oldphoto("restore", "in", "out", "--deblur", wrong, "--dry-run")
+        assert refused.exit_code == 2, refused.output
+        assert not Path("out").exists()
+    assert oldphoto("restore", "in", "out", "--deblur", "wiener:motion:5,0", "--dry-run").exit_code == 0
+
+
+def test_log_and_report_are_two_files_however_they_are_called(stage):
+    make_photo("in/a.png")
+    Path("there").mkdir()
+    refused = oldphoto("restore", "in", "out", "--log", "there/../told", "--report", "told")
+    assert refused.exit_code == 2
+    assert "both the log and the report" in refused.output
+
+
 def test_a_mask_that_was_edited_is_not_overwritten(stage):
     make_photo("in/a.png")
     make_photo("in/b.png")

@@ -19,7 +19,8 @@ from PIL import Image, ImageCms
 from oldphoto.arrays import FloatImage
 from oldphoto.classical.blind import estimate_blur
 from oldphoto.classical.deblurring import Deblurrer
-from oldphoto.classical.deconvolution import METHODS, deconvolve
+from oldphoto.classical.deconvolution import deconvolve
+from oldphoto.classical.methods import DEBLURRING
 from oldphoto.classical.psf import PointSpread, blur, defocus, gaussian, motion
 from oldphoto.cli import main
 from oldphoto.diagnosis import jpeg_quality, name_cast
@@ -31,7 +32,7 @@ from oldphoto.imagefile import open_photo, read_photo, write_pages, write_photo
 SIDE = 384
 EDGE = 24
 PHOTOS = ("camera", "coffee", "astronaut")
-WITHOUT_NETWORK = tuple(method for method in METHODS if method != "hqs")
+WITHOUT_NETWORK = tuple(method for method in DEBLURRING if method != "hqs")
 
 
 def scaled(photo: Photo, name: str) -> FloatImage:
@@ -326,13 +327,18 @@ def test_what_fails_on_a_page_names_it_and_a_comparison_takes_one(photo: Photo, 
         (("--psf", "defocus:2", "--balance", "0"), 2, "balance"),
         (("--reference", "x.png"), 2, "--compare"),
         (("--compare", "sheet.jpg"), 2, ".png"),
+        (("--psf", "defocus:2", "--compare", "{}/there/../out.png"), 2, "a name of its own"),
+        (("--psf", "{}/dark.png"), 2, "bright on black"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line_and_nothing_is_written(
     options: tuple[str, ...], code: int, why: str, photo: Photo, tmp_path: Path
 ) -> None:
     write_photo(PhotoFile(photo("camera")[200:264, 200:264]), tmp_path / "photo.png")
-    result = run("deblur", tmp_path / "photo.png", tmp_path / "out.png", "--wiener", *options)
+    write_photo(PhotoFile(1 - np.pad(np.ones((1, 5, 3), np.float32), ((4, 4), (2, 2), (0, 0)))), tmp_path / "dark.png")
+    (tmp_path / "there").mkdir()
+    named = (option.format(tmp_path) for option in options)
+    result = run("deblur", tmp_path / "photo.png", tmp_path / "out.png", "--wiener", *named)
     assert result.exit_code == code, result.output
     assert why in result.output
     assert "Traceback" not in result.output
@@ -402,7 +408,7 @@ def test_a_diagnosis_is_one_record_a_photo_and_its_advice_runs(bundled: Bundled,
     assert "broken.png" in result.stderr
     moved, sharp = (json.loads(line) for line in result.stdout.splitlines())
     assert list(moved) == [
-        "file", "noise", "blur", "fading", "cast", "jpeg_quality", "damaged_share", "faces", "advice",
+        "file", "noise", "blur", "fading", "cast", "jpeg_quality", "damaged_share", "faces", "advice", "warnings",
     ]  # fmt: skip
     assert set(moved["noise"]) == {"type", "level", "confidence"}
     assert set(moved["blur"]) == {"type", "psf", "confidence"}
@@ -418,6 +424,32 @@ def test_a_diagnosis_is_one_record_a_photo_and_its_advice_runs(bundled: Bundled,
     table = run("diagnose", tmp_path / "a folder" / "sharp.jpg", "--device", "cpu")
     assert table.exit_code == 0
     assert "sharp.jpg" in table.stdout
+
+
+def test_a_diagnosis_tells_what_it_did_not_see(bundled: Bundled, photo: Photo, tmp_path: Path) -> None:
+    bundled("scratches")
+    pages = [PhotoFile(np.ascontiguousarray(photo("coffee")[:10, :240]))] * 3
+    write_pages(pages, tmp_path / "strips.tif", "tif")
+    result = run("diagnose", tmp_path / "strips.tif", "--json", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)
+    assert record["noise"] == {"type": "none", "level": 0.0, "confidence": 0.0}
+    (warning,) = record["warnings"]
+    assert "first of 3 pages" in warning
+    assert warning in result.stderr
+    assert not run("diagnose", tmp_path / "strips.tif", "-q", "--device", "cpu").stderr
+    refused = run("diagnose", tmp_path / "strips.tif", "--max-pixels", "100", "-v", "--device", "cpu")
+    assert refused.exit_code == 1
+    assert "Traceback" in refused.stderr
+
+
+def test_a_photo_too_small_to_be_scored_is_told_of(photo: Photo, tmp_path: Path) -> None:
+    for name in ("photo.png", "sharp.png"):
+        write_photo(PhotoFile(np.ascontiguousarray(photo("coffee")[:6, :40])), tmp_path / name)
+    command = ("deblur", tmp_path / "photo.png", tmp_path / "out.png", "--wiener", "--psf", "motion:3,0")
+    result = run(*command, "--compare", tmp_path / "sheet.png", "--reference", tmp_path / "sharp.png")
+    assert result.exit_code == 1
+    assert "too small to be scored" in result.output
 
 
 @pytest.mark.parametrize("quality", [12, 50, 75, 95])

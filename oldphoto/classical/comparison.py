@@ -10,7 +10,7 @@ import numpy as np
 
 from oldphoto.arrays import FloatImage
 from oldphoto.classical.deblurring import Deblurrer
-from oldphoto.classical.deconvolution import METHODS
+from oldphoto.classical.methods import DEBLURRING
 from oldphoto.classical.psf import PointSpread
 from oldphoto.errors import PhotoError
 from oldphoto.evaluation import compare
@@ -20,6 +20,9 @@ CELL, COLUMNS, CAPTION, GAP = 360, 4, 46, 12
 
 ZOOM = 3
 """How much the detail is magnified."""
+
+SMALLEST_SCORED = 7
+"""The window of SSIM, px."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,15 @@ def compare_methods(
 ) -> list[Entry]:
     """The blurred photo, what each method makes of it, and the reference, each H × W × 3 in [0, 1].
 
-    Raises PhotoError where the reference has another size, or as `Deblurrer.deblur`.
+    Raises PhotoError where the reference has another size, or is too small to be compared, or as `Deblurrer.deblur`.
     """
     if reference is not None and reference.shape != rgb.shape:
         sizes = [f"{picture.shape[1]} × {picture.shape[0]}" for picture in (reference, rgb)]
         raise PhotoError(f"the reference is {sizes[0]} px, the photo {sizes[1]}: they must be of one size")
+    if reference is not None and min(rgb.shape[:2]) < SMALLEST_SCORED:
+        raise PhotoError(
+            f"too small to be scored: {SMALLEST_SCORED} × {SMALLEST_SCORED} px at least; leave --reference"
+        )
 
     def entry(name: str, picture: FloatImage) -> Entry:
         if reference is None:
@@ -55,7 +62,7 @@ def compare_methods(
         scores = compare(picture, reference).plain
         return Entry(name, picture, scores.psnr, scores.ssim)
 
-    entries = [entry("input", rgb), *(entry(method, deblurrer.apply(rgb, psf, method)) for method in METHODS)]
+    entries = [entry("input", rgb), *(entry(method, deblurrer.apply(rgb, psf, method)) for method in DEBLURRING)]
     return entries if reference is None else [*entries, Entry("reference", reference)]
 
 

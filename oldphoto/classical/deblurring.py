@@ -10,19 +10,18 @@ import numpy as np
 
 from oldphoto.arrays import FloatImage, is_gray
 from oldphoto.classical.blind import estimate_blur, find_psf
-from oldphoto.classical.deconvolution import METHODS, check, deconvolve
+from oldphoto.classical.deconvolution import check, deconvolve
 from oldphoto.classical.margins import inside_margin
+from oldphoto.classical.methods import DEFAULT, method_and_psf, require_deblurring
 from oldphoto.classical.noise import is_uniform, noise_sigma
 from oldphoto.classical.psf import PointSpread, blur, parse
-from oldphoto.errors import PhotoError, UsageError
+from oldphoto.errors import PhotoError
 
 if TYPE_CHECKING:
     from oldphoto.classical.learned import Denoiser
 
 SURE = 0.5
 """The confidence from which on a blur that nobody asserted is undone."""
-
-DEFAULT = "hqs"
 
 MISFIT = 0.06
 """Blurred again, 99 % of a deblurred photo's values differ from the photo by less than this, of 1, and what three
@@ -40,8 +39,8 @@ class Deblurred:
 class Deblurrer:
     """Deblurs photos, with the network of the prior loaded once, if the method has one.
 
-    ``method``: one of METHODS; ``psf``: a text as `oldphoto.classical.psf.parse` takes, or "auto", by which it is found
-    for each photo; ``balance``: see `oldphoto.classical.deconvolution.deconvolve`.
+    ``method``: one of `oldphoto.classical.methods.DEBLURRING`; ``psf``: a text as `oldphoto.classical.psf.parse` takes,
+    or "auto", by which it is found for each photo; ``balance``: see `oldphoto.classical.deconvolution.deconvolve`.
 
     Raises
     ------
@@ -60,8 +59,7 @@ class Deblurrer:
         checkpoints: Path | None = None,
         tile: int | None = None,
     ) -> None:
-        if method not in METHODS:
-            raise UsageError(f"{method}: not a method of deconvolution; use one of {', '.join(METHODS)}")
+        require_deblurring(method)
         self.method, self.balance = method, balance
         self.psf = None if psf == "auto" else parse(psf)
         self._prior_of = (device, checkpoints, tile)
@@ -74,10 +72,7 @@ class Deblurrer:
         cls, text: str, device: str = "auto", checkpoints: Path | None = None, tile: int | None = None
     ) -> Deblurrer:
         """The deblurrer that ``METHOD``, ``METHOD:PSF`` or ``auto`` names. Raises as the constructor."""
-        method, colon, psf = text.partition(":")
-        if method == "auto" and colon:
-            raise UsageError(f"{text}: auto finds the point-spread function itself; name a method to give it one")
-        return cls(DEFAULT if method == "auto" else method, psf or "auto", None, device, checkpoints, tile)
+        return cls(*method_and_psf(text), None, device, checkpoints, tile)
 
     def deblur(self, rgb: FloatImage) -> Deblurred:
         """Deblur a photo, H × W × 3 in [0, 1]; the input is not changed.

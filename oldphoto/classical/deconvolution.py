@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from skimage import restoration
 
 from oldphoto.arrays import FloatImage
+from oldphoto.classical.methods import require_deblurring
 from oldphoto.classical.noise import is_uniform, noise_sigma
 from oldphoto.classical.psf import PointSpread, Spectrum, transfer
 from oldphoto.errors import PhotoError, UsageError
-
-METHODS = ("inverse", "wiener", "unsupervised-wiener", "richardson-lucy", "tv", "hqs")
 
 LEAST_NOISE = 0.002
 """The standard deviation of noise, of 1, that is reckoned with at least: that of rounding to 8 bits, and some more."""
@@ -50,7 +49,7 @@ def deconvolve(
     ----------
     rgb : float32 H × W × 3 in [0, 1]
     psf : the point-spread function, alike for all channels
-    method : one of METHODS
+    method : one of `oldphoto.classical.methods.DEBLURRING`
     balance : the ratio of the powers of noise and signal, alike at all frequencies; by default it is the estimated
         noise over the spectrum of a photograph. For "wiener" alone.
     prior : the denoiser that "hqs" needs
@@ -62,8 +61,7 @@ def deconvolve(
     PhotoError
         There is nothing to deconvolve: the picture is all of one value, or smaller than the point-spread function.
     """
-    if method not in METHODS:
-        raise UsageError(f"{method}: not a method of deconvolution; use one of {', '.join(METHODS)}")
+    require_deblurring(method)
     check(rgb, psf)
     noise = max(noise_sigma(rgb), LEAST_NOISE)
     extended, core = extend(rgb, psf, noise)

@@ -15,11 +15,10 @@ from skimage import restoration
 
 from oldphoto.arrays import FloatImage, is_gray
 from oldphoto.classical.learned import Denoiser
+from oldphoto.classical.methods import DENOISING
 from oldphoto.classical.noise import Noise, estimate_noise, impulse_mask, measure, noise_sigma
 from oldphoto.errors import PhotoError, UsageError
 from oldphoto.pyramid import doubled, halve, strips
-
-METHODS = ("auto", "median", "adaptive-median", "tv", "tv-poisson", "nlm", "bm3d", "learned")
 
 NEEDS_NETWORK = frozenset({"auto", "learned"})
 
@@ -43,8 +42,8 @@ class Denoised:
 
 def require(method: str) -> None:
     """Raise UsageError unless a method is known and, for bm3d, its package installed."""
-    if method not in METHODS:
-        raise UsageError(f"{method}: not a method of denoising; use one of {', '.join(METHODS)}")
+    if method not in DENOISING:
+        raise UsageError(f"{method}: not a method of denoising; use one of {', '.join(DENOISING)}")
     if method == "bm3d" and importlib.util.find_spec("bm3d") is None:
         raise UsageError("bm3d is not installed: pip install bm3d (mind its licence), or use another --method")
 

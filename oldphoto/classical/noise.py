@@ -40,7 +40,8 @@ _LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
 _QUIET = 0.2
 """The share of the blocks of each brightness, the quietest, that noise is measured in: the others hold texture too."""
 
-_SMALLEST = 16
+SMALLEST = 16
+"""Sides, px, of a photo below which its noise can not be measured."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def is_uniform(rgb: FloatImage) -> bool:
 
 def noise_sigma(rgb: FloatImage) -> float:
     """The standard deviation of a photo's white noise, of 1, whatever its type; 0 where nothing can be measured."""
-    if min(rgb.shape[:2]) < _SMALLEST:
+    if min(rgb.shape[:2]) < SMALLEST:
         return 0.0
     rgb = _picture(rgb)
     planes = [_without_impulses(plane)[0] for plane in _planes(_samples(rgb)[0])]
@@ -95,10 +96,8 @@ class Measurement:
 
 def measure(rgb: FloatImage) -> Measurement:
     """Measure the features that tell types of noise apart. Raises PhotoError as estimate_noise does."""
-    if min(rgb.shape[:2]) < _SMALLEST:
-        raise PhotoError(
-            f"{rgb.shape[1]} × {rgb.shape[0]} px: too small to measure its noise ({_SMALLEST} px at least)"
-        )
+    if min(rgb.shape[:2]) < SMALLEST:
+        raise PhotoError(f"{rgb.shape[1]} × {rgb.shape[0]} px: too small to measure its noise ({SMALLEST} px at least)")
     if is_uniform(rgb):
         raise PhotoError("the picture is all of one value: there is nothing to measure")
     samples = _samples(_picture(rgb))
@@ -188,7 +187,7 @@ def impulse_mask(plane: FloatImage, contrast: float = IMPULSE) -> NDArray[np.boo
 def _picture(rgb: FloatImage) -> FloatImage:
     """The photo without a margin that a program filled: in one value there is no noise, whatever there is beside it."""
     inside = rgb[inside_margin(rgb, spread=0)]
-    return inside if min(inside.shape[:2]) >= _SMALLEST else rgb
+    return inside if min(inside.shape[:2]) >= SMALLEST else rgb
 
 
 def _samples(rgb: FloatImage) -> list[FloatImage]:

@@ -24,6 +24,10 @@ Spectrum = NDArray[np.complex64]
 LONGEST = 256
 """Blur longer than this, px, is refused: nothing is left behind it to bring back, and a typing error is likelier."""
 
+BRIGHT_RIM = 0.5
+"""An image whose outermost pixels are on average brighter than this share of its brightest is no point-spread function,
+but one drawn dark on white, or a photo."""
+
 _SUPERSAMPLING = 15
 """Points along each side of a pixel at which a shape's coverage of it is counted."""
 
@@ -88,6 +92,9 @@ def from_file(path: Path) -> PointSpread:
     if max(weights.shape) > LONGEST:
         raise UsageError(f"{path}: larger than {LONGEST} px: cut it to the point-spread function itself")
     height, width = weights.shape
+    rim = np.concatenate([weights[0], weights[-1], weights[:, 0], weights[:, -1]])
+    if min(height, width) >= 3 and rim.mean() > BRIGHT_RIM * weights.max():
+        raise UsageError(f"{path}: bright all around: a point-spread function is drawn bright on black")
     # An even side has no middle pixel: half a pixel of linear interpolation gives it one.
     for axis, side in enumerate((height, width)):
         if side % 2 == 0:

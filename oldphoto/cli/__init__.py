@@ -61,7 +61,10 @@ class LazyGroup(click.Group):
             if isinstance(error, (OldphotoError, OSError)):
                 say(f"oldphoto: {error}")
             else:
-                say(f"oldphoto: unexpected {type(error).__name__}: {error} (please report this with what -v shows)")
+                command = self.get_command(ctx, ctx.invoked_subcommand or "")
+                more = any(option.name == "verbose" for option in command.params) if command else False
+                please = f"please report this{' with what -v shows' if more else ''}"
+                say(f"oldphoto: unexpected {type(error).__name__}: {error} ({please})")
             if is_verbose(ctx):
                 click.echo(traceback.format_exc(), err=True)
             ctx.exit(REFUSED if isinstance(error, UsageError) else FAILED)

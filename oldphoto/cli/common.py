@@ -16,7 +16,6 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote
 
 import click
 
@@ -58,7 +57,9 @@ class PlaceType(PathType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return a URL as it is, the rest, and what is a path all the same, as a path."""
         if isinstance(value, str) and value.startswith("file://"):
-            value = unquote(value.removeprefix("file://").removeprefix("localhost"))
+            from urllib.request import url2pathname  # which imports more than --help has time for
+
+            value = url2pathname(value.removeprefix("file://").removeprefix("localhost"))
         return value if isinstance(value, str) and "://" in value else super().convert(value, param, ctx)
 
 
@@ -123,6 +124,11 @@ network_options = _all(
     ),
 )
 
+verbosity_options = _all(
+    click.option("-v", "--verbose", is_flag=True, callback=_remember_verbose, help="Tell more; show tracebacks."),
+    click.option("-q", "--quiet", is_flag=True, help="Tell nothing but errors."),
+)
+
 batch_options = _all(
     click.option("--overwrite", is_flag=True, help="Do finished photos again (by default they are kept)."),
     click.option("--log", type=PathType(), metavar="FILE.jsonl", help="Append one record a photo."),
@@ -138,8 +144,7 @@ batch_options = _all(
         help="Give up a photo that takes longer.",
     ),
     click.option("--dry-run", is_flag=True, help="Print what would become which file, and touch nothing."),
-    click.option("-v", "--verbose", is_flag=True, callback=_remember_verbose, help="Tell more; show tracebacks."),
-    click.option("-q", "--quiet", is_flag=True, help="Tell nothing but errors."),
+    verbosity_options,
 )
 
 quality_option = click.option(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from oldphoto import loading
+from oldphoto.classical.methods import DEBLURRING, DEFAULT
 from oldphoto.cli.common import (
     NumberType,
     PathType,
@@ -27,19 +28,10 @@ from oldphoto.errors import UsageError
 if TYPE_CHECKING:
     from oldphoto.batch import Plan
 
-METHODS = {
-    "inverse": "The inverse filter, truncated.",
-    "wiener": "The Wiener filter; see --balance.",
-    "unsupervised-wiener": "The same, noise and signal estimated with it.",
-    "richardson-lucy": "Richardson-Lucy iterations.",
-    "tv": "Least total variation.",
-    "hqs": "A learned denoiser as prior, by half-quadratic splitting (the default).",
-}
-
 
 def _methods(function: Callable[..., Any]) -> Callable[..., Any]:
-    for name, text in reversed(METHODS.items()):
-        default = "hqs" if name == "hqs" else None
+    for name, text in reversed(DEBLURRING.items()):
+        default = name if name == DEFAULT else None
         function = click.option(f"--{name}", "method", flag_value=name, default=default, help=text)(function)
     return function
 
@@ -152,7 +144,7 @@ def refuse_sheet(sheet: Path, plan: Plan, reference: Path | None, overwrite: boo
     if reference is not None and not reference.is_file():
         raise UsageError(f"no such reference: {reference}")
     job = plan.jobs[0]
-    if batch.same(sheet, job.source) or batch.same(sheet, reference) or sheet.absolute() == job.target.absolute():
+    if batch.same(sheet, job.source) or batch.same(sheet, reference) or batch.same_place(sheet, job.target):
         raise UsageError(f"{sheet} is the input, the output or the reference: give the comparison a name of its own")
     if sheet.exists() and not overwrite:
         raise UsageError(f"{sheet} exists: give another name, or --overwrite")

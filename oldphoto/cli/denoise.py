@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from oldphoto import loading
+from oldphoto.classical.methods import DENOISING
 from oldphoto.cli.common import (
     Run,
     batch_options,
@@ -23,14 +24,12 @@ from oldphoto.cli.common import (
 if TYPE_CHECKING:
     from oldphoto.batch import Plan
 
-METHODS = ("auto", "median", "adaptive-median", "tv", "tv-poisson", "nlm", "bm3d", "learned")
-
 
 @click.command()
 @photo_arguments
 @click.option(
     "--method",
-    type=click.Choice(METHODS),
+    type=click.Choice(DENOISING),
     default="auto",
     show_default=True,
     help="auto: what fits the noise; bm3d needs the package of that name.",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from oldphoto.cli.common import FAILED, PathType, network_options, say
+from oldphoto.cli.common import FAILED, PathType, network_options, pixel_option, say, verbosity_options
 from oldphoto.errors import UsageError
 from oldphoto.loading import weights_folder
 
@@ -19,8 +20,19 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("inputs", metavar="INPUT...", type=PathType(), nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON record a line.")
+@pixel_option
 @network_options
-def diagnose(inputs: tuple[Path, ...], as_json: bool, device: str, tile: int | None, weights: str | None) -> None:
+@verbosity_options
+def diagnose(
+    inputs: tuple[Path, ...],
+    as_json: bool,
+    max_pixels: int,
+    device: str,
+    tile: int | None,
+    weights: str | None,
+    verbose: bool,
+    quiet: bool,
+) -> None:
     """Tell what ails photos: noise, blur, fading, cast, compression, damage; and which command helps.
 
     INPUT is a photo or a folder. Nothing is written.
@@ -37,11 +49,16 @@ def diagnose(inputs: tuple[Path, ...], as_json: bool, device: str, tile: int | N
         say(_row("photo", "noise", "blur", "fading", "cast", "JPEG", "damage", "faces"), err=False)
     for path in photos:
         try:
-            diagnosis = diagnostician.diagnose(read_photo(path), path)
+            diagnosis = diagnostician.diagnose(read_photo(path, max_pixels), path)
         except Exception as error:
             say(f"oldphoto: {path}: {reason(error, path)}")
+            if verbose:
+                for line in traceback.format_exc().splitlines():
+                    say(line)
             complete = False
             continue
+        for warning in () if quiet else diagnosis.warnings:
+            say(f"oldphoto: {path}: warning: {warning}")
         if as_json:
             click.echo(json.dumps(diagnosis.record()))
         else:

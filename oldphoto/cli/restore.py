@@ -175,6 +175,9 @@ def restore(
         raise click.UsageError("--save-masks needs masks to save: add --with-scratch or --mask.")
 
     def make_plan() -> Plan:
+        if deblur is not None:
+            refuse_no_deblurring(deblur)
+
         from oldphoto import remote
         from oldphoto.work import photo_naming, plan_restoration
 
@@ -216,6 +219,16 @@ def restore(
     cluster = None if ray is None else partial(_connect, ray, worker_cpus, gpus, jobs)
     run = Run(jobs, log, report, dry_run, verbose, quiet, device=device, timeout=timeout, cluster=cluster)
     carry_out(run, make_plan, make_work)
+
+
+def refuse_no_deblurring(text: str) -> None:
+    """Raise UsageError unless a text names how to deblur, as --deblur takes it."""
+    from oldphoto.classical.methods import method_and_psf
+    from oldphoto.classical.psf import parse
+
+    _, psf = method_and_psf(text)
+    if psf != "auto":
+        parse(psf)
 
 
 def _connect(address: str, cpus: float, gpus: float | None, most: int | None) -> Cluster:
