@@ -56,7 +56,7 @@ _STARTING = threading.Lock()
 _STOPS = frozenset(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
-def default_jobs(pending: int, device: str = "auto", pixels: int = 0) -> int:
+def default_jobs(pending: int, device: str = "auto", pixels: int = 0, memory_a_pixel: int = MEMORY_A_PIXEL) -> int:
     """Return how many photos to work on at once: what the cores and the memory carry, and what is worth the start.
 
     Parameters
@@ -67,13 +67,13 @@ def default_jobs(pending: int, device: str = "auto", pixels: int = 0) -> int:
         Where the networks run.
     pixels
         Those of the largest photo, as `most_pixels` finds it.
+    memory_a_pixel
+        Bytes that the work takes for each of them.
     """
-    if device.startswith(("cuda", "mps")) or (device == "auto" and machine.has_accelerator()):
-        able = ACCELERATED_JOBS
-    else:
-        need = MEMORY + MEMORY_A_PIXEL * max(pixels, _COMMON)
-        able = min(machine.cores(), max(1, machine.free_memory() // need))
-    return max(1, min(able, math.ceil(pending / 2)))
+    accelerated = device.startswith(("cuda", "mps")) or (device == "auto" and machine.has_accelerator())
+    able = ACCELERATED_JOBS if accelerated else machine.cores()
+    room = machine.free_memory() // (MEMORY + memory_a_pixel * max(pixels, _COMMON))
+    return max(1, min(able, room, math.ceil(pending / 2)))
 
 
 def most_pixels(jobs: Iterable[Job]) -> int:

@@ -203,6 +203,8 @@ class Run:
     device: str = "cpu"
     timeout: float | None = None
     """Seconds after which a photo is given up."""
+    memory_a_pixel: int = 0
+    """Bytes that the work takes for each pixel of a photo, where that is more than a restoration does."""
     cluster: Callable[[], Cluster] | None = None
     """Connects to the machines to work on; None works on this one."""
 
@@ -269,7 +271,7 @@ def _outcomes(
 ) -> Iterator[Outcome]:
     """Load what the work needs, before anything is touched; then do the jobs as the outcomes are asked for."""
     from oldphoto import batch
-    from oldphoto.workers import default_jobs, most_pixels
+    from oldphoto.workers import MEMORY_A_PIXEL, default_jobs, most_pixels
 
     pending = len(plan.pending)
     if not pending:
@@ -279,7 +281,8 @@ def _outcomes(
         cluster.check(make_work)
         batch.remove_stale_parts(plan.jobs)
         return cluster.run(plan.jobs, make_work, run.done, run.timeout)
-    jobs = min(run.jobs or default_jobs(pending, run.device, most_pixels(plan.pending)), pending)
+    memory = max(run.memory_a_pixel, MEMORY_A_PIXEL)
+    jobs = min(run.jobs or default_jobs(pending, run.device, most_pixels(plan.pending), memory), pending)
     workers.grow(jobs)
     stack.callback(batch.remove_stale_parts, plan.jobs)  # of workers that an interrupt killed
     stack.enter_context(workers)

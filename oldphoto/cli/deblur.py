@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from oldphoto import loading
-from oldphoto.classical.methods import DEBLURRING, DEFAULT
+from oldphoto.classical.methods import DEBLURRING, DEFAULT, MEMORY_A_PIXEL
 from oldphoto.cli.common import (
     NumberType,
     PathType,
@@ -123,6 +123,7 @@ def deblur(
         done="deblurred",
         device=device,
         timeout=timeout,
+        memory_a_pixel=MEMORY_A_PIXEL[method],
     )
     carry_out(run, make_plan, make_work)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from oldphoto import loading
-from oldphoto.classical.methods import DENOISING
+from oldphoto.classical.methods import DENOISING, MEMORY_A_PIXEL
 from oldphoto.cli.common import (
     Run,
     batch_options,
@@ -78,6 +78,7 @@ def denoise(
         done="denoised",
         device=device,
         timeout=timeout,
+        memory_a_pixel=MEMORY_A_PIXEL.get(method, 0),
     )
     options = {"device": device, "tile": tile, "quality": quality, "stamp": not no_stamp, "max_pixels": max_pixels}
     carry_out(run, make_plan, partial(loading.denoising, method, weights, **options))

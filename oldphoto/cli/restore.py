@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from oldphoto import loading
+from oldphoto.classical.methods import MEMORY_A_PIXEL, method_and_psf
 from oldphoto.cli.common import (
     FAILED,
     PathType,
@@ -175,9 +176,6 @@ def restore(
         raise click.UsageError("--save-masks needs masks to save: add --with-scratch or --mask.")
 
     def make_plan() -> Plan:
-        if deblur is not None:
-            refuse_no_deblurring(deblur)
-
         from oldphoto import remote
         from oldphoto.work import photo_naming, plan_restoration
 
@@ -217,18 +215,29 @@ def restore(
     )
     gpus = 0.0 if device == "cpu" and worker_gpus is None else worker_gpus
     cluster = None if ray is None else partial(_connect, ray, worker_cpus, gpus, jobs)
-    run = Run(jobs, log, report, dry_run, verbose, quiet, device=device, timeout=timeout, cluster=cluster)
+    run = Run(
+        jobs=jobs,
+        log=log,
+        report=report,
+        dry_run=dry_run,
+        verbose=verbose,
+        quiet=quiet,
+        device=device,
+        timeout=timeout,
+        memory_a_pixel=0 if deblur is None else _memory_to_deblur(deblur),
+        cluster=cluster,
+    )
     carry_out(run, make_plan, make_work)
 
 
-def refuse_no_deblurring(text: str) -> None:
-    """Raise UsageError unless a text names how to deblur, as --deblur takes it."""
-    from oldphoto.classical.methods import method_and_psf
+def _memory_to_deblur(text: str) -> int:
+    """Bytes a pixel that deblurring takes, as --deblur names it. Raises UsageError where that names nothing."""
     from oldphoto.classical.psf import parse
 
-    _, psf = method_and_psf(text)
+    method, psf = method_and_psf(text)
     if psf != "auto":
         parse(psf)
+    return MEMORY_A_PIXEL[method]
 
 
 def _connect(address: str, cpus: float, gpus: float | None, most: int | None) -> Cluster:
