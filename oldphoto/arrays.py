@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+from oldphoto.errors import PhotoError
 
 FloatImage = NDArray[np.float32]
 """A picture, H × W × 3 in [0, 1], or a mask, H × W in [0, 1], 1 = damaged."""
@@ -16,6 +20,31 @@ ByteImage = NDArray[np.uint8]
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """The weights of red, green and blue in brightness (ITU-R BT.601)."""
+
+
+def as_picture(values: NDArray[Any], dimensions: int, what: str, in_place: bool = False) -> FloatImage:
+    """A picture (3 ``dimensions``) or a mask (2) as stages take it: contiguous float32 in [0, 1].
+
+    Values beyond that range, which resampling leaves, are cut off; ``in_place`` in the memory of ``values``, which else
+    do not change. ``what``: the picture's name in an error.
+
+    Raises
+    ------
+    PhotoError
+        It has another shape, holds integers, whose range is unknown, or values that are no numbers.
+    """
+    shape = " × ".join(map(str, values.shape))
+    if values.ndim != dimensions or (dimensions == 3 and values.shape[2] != 3) or 0 in values.shape:
+        raise PhotoError(f"{what} must be {'H × W' if dimensions == 2 else 'H × W × 3'}, this array is {shape}")
+    if values.dtype.kind not in "fb":
+        raise PhotoError(f"{what} must be of floating-point values in [0, 1]; divide the {values.dtype} values first")
+    picture = np.ascontiguousarray(values, np.float32)
+    low, high = float(picture.min()), float(picture.max())
+    if not np.isfinite([low, high]).all():
+        raise PhotoError(f"{what} holds values that are no numbers")
+    if low < 0 or high > 1:
+        picture = np.clip(picture, 0, 1, out=picture if in_place and picture.flags.writeable else None)
+    return picture
 
 
 def is_gray(rgb: FloatImage) -> bool:

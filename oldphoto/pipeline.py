@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oldphoto.arrays import FloatImage, HalfImage, is_gray
+from oldphoto.arrays import FloatImage, HalfImage, as_picture, is_gray
 from oldphoto.blending import blend_all
 from oldphoto.errors import PhotoError, UsageError
 from oldphoto.faces import Detector, Face, FaceFinder, IdentityGuard, crop_face
@@ -45,7 +45,7 @@ class RestoreOptions:
     face_detector: Detector = "hog"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Restoration:
     """A restored photo and how it came about.
 
@@ -69,7 +69,8 @@ class Restorer:
     CheckpointError
         Weights are missing or altered.
     UsageError
-        The device is unknown or absent, the strength or the fidelity is not in [0, 1], or the face model is no such.
+        The device is unknown or absent, the strength or the fidelity is not in [0, 1], or the tile, the face detector
+        or the face model is none.
     """
 
     def __init__(
@@ -82,6 +83,8 @@ class Restorer:
             raise UsageError(f"strength {options.strength}: must be between 0 and 1")
         if not 0 <= options.face_fidelity <= 1:
             raise UsageError(f"face fidelity {options.face_fidelity}: must be between 0 and 1")
+        if options.tile is not None and options.tile < 1:
+            raise UsageError(f"tile {options.tile}: must be a number of pixels")
         self.options = options
         self.deblurrer = _deblurrer(options, device, checkpoints) if options.deblur else None
         masked, large = options.with_scratch, options.large_scans
@@ -98,8 +101,8 @@ class Restorer:
 
         Parameters
         ----------
-        rgb : float32 H × W × 3 in [0, 1]
-        mask : float32 H × W, 1 = damaged; takes the place of the detector
+        rgb : float32 H × W × 3 in [0, 1]; values beyond are cut off
+        mask : float32 H × W in [0, 1], or bool, 1 = damaged; takes the place of the detector
         gray : the photo is black and white by its kind, and its restoration shall be so too, as that of a photo is
             whose three channels are equal
         in_place : the memory of ``rgb`` may be used for the result, which takes a third less; what is in it after an
@@ -108,10 +111,11 @@ class Restorer:
         Raises
         ------
         PhotoError
-            The picture or the mask has another shape, or the point-spread function to deblur with is larger.
+            The picture or the mask has another shape, is of integers or holds values that are no numbers, or the
+            point-spread function to deblur with is larger.
         """
-        if rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
-            raise PhotoError(f"a photo must be H × W × 3, this array is {' × '.join(map(str, rgb.shape))}")
+        rgb = as_picture(rgb, 3, "a photo", in_place)
+        mask = None if mask is None else as_picture(mask, 2, "a mask")
         if mask is not None and mask.shape != rgb.shape[:2]:
             raise PhotoError(f"the mask is {_size(mask)} px, the photo {_size(rgb)}: they must be of one size")
         gray = gray or is_gray(rgb)

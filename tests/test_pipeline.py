@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +58,57 @@ def test_an_aged_photo_comes_closer_to_the_clean_one(restorer: Restorer, photo: 
 def test_a_clean_modern_photo_passes_unharmed(plain: Restorer, photo: Photo, name: str) -> None:
     clean = photo(name)
     assert psnr(plain.restore(clean).rgb, clean) > 30
+
+
+@pytest.fixture(scope="module")
+def without_faces() -> Restorer:
+    return Restorer(RestoreOptions(with_scratch=True, faces=False), "cpu")
+
+
+def test_a_photo_and_a_mask_may_lie_in_memory_as_they_like(without_faces: Restorer, photo: Photo) -> None:
+    """Views, other floating-point types, masks that are true or false, values that resampling left beyond black."""
+    rgb = cv2.resize(photo("coffee"), (800, 800), interpolation=cv2.INTER_AREA)
+    mask = np.zeros((800, 800), np.float32)
+    mask[300:340, 100:700] = 1
+    expected = without_faces.restore(rgb, mask).rgb
+    upside_down = without_faces.restore(rgb[::-1], mask[::-1]).rgb
+    np.testing.assert_array_equal(upside_down, without_faces.restore(rgb[::-1].copy(), mask[::-1].copy()).rgb)
+    for same, marked in ((rgb, mask > 0), (rgb.astype(np.float64), mask.astype(np.float64)), (rgb, 1.2 * mask)):
+        np.testing.assert_array_equal(without_faces.restore(same, marked).rgb, expected)
+        np.testing.assert_array_equal(without_faces.restore(same.copy(), marked, in_place=True).rgb, expected)
+    beyond = np.where(mask[..., None] > 0, 3 * rgb - 1, rgb).astype(np.float32)
+    np.testing.assert_array_equal(
+        without_faces.restore(beyond, mask).rgb, without_faces.restore(beyond.clip(0, 1), mask).rgb
+    )
+    assert without_faces.restore(rgb[::-1]).rgb.shape == rgb.shape  # the detector's own mask
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda rgb, mask: ((255 * rgb).astype(np.uint8), mask), "floating-point"),
+        (lambda rgb, mask: (rgb, (255 * mask).astype(np.uint8)), "floating-point"),
+        (lambda rgb, mask: (np.where(rgb == rgb.max(), np.nan, rgb), mask), "a photo holds values that are no numbers"),
+        (lambda rgb, mask: (rgb, mask * np.inf), "a mask holds values that are no numbers"),
+        (lambda rgb, mask: (rgb, mask[..., None]), "a mask must be H × W, this array is 40 × 60 × 1"),
+        (lambda rgb, mask: (rgb[..., 0], mask), "a photo must be H × W × 3"),
+        (lambda rgb, mask: (rgb, mask[1:]), "must be of one size"),
+    ],
+)
+def test_what_is_no_photo_or_no_mask_is_refused(
+    spoil: Callable[[FloatImage, FloatImage], tuple[FloatImage, FloatImage]],
+    why: str,
+    without_faces: Restorer,
+    photo: Photo,
+) -> None:
+    with pytest.raises(PhotoError, match=why):
+        without_faces.restore(*spoil(photo("coffee")[:40, :60], np.ones((40, 60), np.float32)))
+
+
+@pytest.mark.parametrize("options", [RestoreOptions(tile=0), RestoreOptions(face_detector="dlib")])  # type: ignore[arg-type]
+def test_options_that_mean_nothing_are_refused(options: RestoreOptions) -> None:
+    with pytest.raises(UsageError):
+        Restorer(options, "cpu")
 
 
 def test_the_same_photo_gives_the_same_pixels_and_is_not_touched(restorer: Restorer, photo: Photo) -> None:

@@ -24,7 +24,7 @@ Box = tuple[float, float, float, float]
 """Left, top, right and bottom, px."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Face:
     """A face in a photo.
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Literal, get_args
 
 import cv2
 import dlib
 import numpy as np
 
 from oldphoto.arrays import ByteImage, FloatImage
+from oldphoto.errors import UsageError
 from oldphoto.faces.alignment import CANONICAL, CROP, Box, Face
 from oldphoto.faces.cnn import FaceSearch
 from oldphoto.faces.hog import hog_detector
@@ -65,6 +66,8 @@ class FaceFinder:
     """
 
     def __init__(self, detector: Detector = "hog", magnify: float = MAGNIFY) -> None:
+        if detector not in get_args(Detector):
+            raise UsageError(f"{detector}: not a face detector; use {' or '.join(get_args(Detector))}")
         self._kind, self._magnify = detector, magnify
         self._cnn = FaceSearch()
         self._hog = hog_detector()
