@@ -95,6 +95,11 @@ def read_manifest(folder: Path) -> dict[str, Record]:
         raise CheckpointError(f"{path}: not a readable manifest ({error!r}); {_REMEDY}") from error
 
 
+def holds(folder: Path, name: str) -> bool:
+    """Whether a folder has a manifest that names a network. Raises CheckpointError where it cannot be read."""
+    return (folder / MANIFEST).exists() and name in read_manifest(folder)
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import Photo
 from PIL import Image
 from safetensors.torch import load_file
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 
 from oldphoto import checkpoints
 from oldphoto.arrays import ByteImage, FloatImage
+from oldphoto.cli import main
 from oldphoto.errors import CheckpointError, UsageError
 from oldphoto.nets.denoiser import DenoiserNet
 from oldphoto.nets.efficientnet import Context
@@ -322,6 +324,53 @@ def test_a_held_out_name_may_have_blanks(tmp_path: Path) -> None:
         save(tmp_path / "photos" / name, np.full((8, 8, 3), 0.5, np.float32))
     (tmp_path / "heldout-photos.txt").write_text("grand mother.png\n")
     assert len(load_images(tmp_path, "photos")) == 1
+
+
+def test_images_are_read_as_photos_are(photo: Photo, tmp_path: Path) -> None:
+    """Turned as EXIF says, as those are that people annotate, all their bits, whatever else has their name."""
+    picture = np.round(255 * photo("coffee")[:40, :60]).astype(np.uint8)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(picture[::-1, ::-1]).save(folder / "a.png", exif=exif)
+    Image.fromarray(np.arange(0, 65536, 16, np.uint16).reshape(64, 64)).save(folder / "b.png")
+    Image.fromarray(picture).save(folder / "b.webp", lossless=True)
+    (folder / "broken.png").write_bytes(b"no picture")
+    turned, ramp, same = load_images(tmp_path, "photos")
+    assert np.array_equal(turned, picture)
+    assert len(np.unique(ramp)) == 256
+    assert np.array_equal(same, picture)
+
+
+def test_photographs_of_which_none_is_held_out_can_not_be_measured_on(tmp_path: Path) -> None:
+    save(tmp_path / "photos" / "a.png", np.full((8, 8, 3), 0.5, np.float32))
+    with pytest.raises(UsageError, match="heldout"):
+        load_held_out(tmp_path, "photos")
+
+
+def test_a_step_whose_gradient_is_no_number_changes_nothing() -> None:
+    net = nn.Linear(3, 1)
+    optimiser = Optimiser([net], 1e-2)
+    optimiser.step(net(torch.ones(1, 3)).square().sum(), 0.5)
+    before = [value.clone() for value in (*net.parameters(), *optimiser.averages[0].parameters())]
+    optimiser.step(net(torch.full((1, 3), torch.nan)).sum(), 0.5)
+    after = (*net.parameters(), *optimiser.averages[0].parameters())
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    optimiser.step(net(torch.ones(1, 3)).square().sum(), 0.5)
+    assert not torch.equal(before[0], net.weight)
+
+
+def test_training_anew_replaces_no_weights(data: Path, tmp_path: Path) -> None:
+    command = ["train", "denoiser", "--data", str(data), "--out", str(tmp_path), "--steps", "1", "--batch", "1"]
+    command += ["--crop", "64"]
+    assert CliRunner().invoke(main, command).exit_code == 0
+    weights = (tmp_path / "denoiser.safetensors").read_bytes()
+    refused = CliRunner().invoke(main, command)
+    assert refused.exit_code == 2
+    assert "--resume" in refused.output
+    assert (tmp_path / "denoiser.safetensors").read_bytes() == weights
+    assert CliRunner().invoke(main, [*command, "--resume"]).exit_code == 0
 
 
 def test_a_folder_without_photographs_is_refused(data: Path, tmp_path: Path) -> None:
@@ -632,6 +681,9 @@ def test_annotations_of_other_scans_or_another_size_are_refused(data: Path, tmp_
     name = next((data / "old").iterdir()).stem
     Image.new("L", (9, 9)).save(tmp_path / f"{name}.png")
     with pytest.raises(UsageError, match=rf"{name}\.png: not of the size"):
+        load_scans(data, [tmp_path])
+    Image.new("L", (200, 200), 255).save(tmp_path / f"{name}.png")  # a mask, white = damaged
+    with pytest.raises(UsageError, match=rf"{name}\.png: no annotation"):
         load_scans(data, [tmp_path])
 
 

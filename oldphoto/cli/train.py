@@ -37,7 +37,7 @@ NETWORKS = ("scratches", "tone", "autoencoders", "translation", "faces", "denois
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop after so many minutes.")
 @click.option("--steps", type=click.IntRange(min=1), help="Stop after so many steps.")
 @click.option("--resume", is_flag=True, help="Go on from the weights in --out.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--crop", type=click.IntRange(min=64), default=128, show_default=True, help="Side of the crops, px.")
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=8e-4, show_default=True)
@@ -81,7 +81,8 @@ def train(
 
     import torch
 
-    from oldphoto.checkpoints import pick_device
+    from oldphoto.checkpoints import holds, pick_device
+    from oldphoto.errors import UsageError
     from oldphoto.training import parallel
     from oldphoto.training.loop import Settings
 
@@ -94,6 +95,10 @@ def train(
         raise click.UsageError("--noise2noise is for the project's own translation network")
     if annotations and (network, config) != ("scratches", "compact"):
         raise click.UsageError("--annotations is for the project's own scratch detector")
+    if not (resume or noise2noise) and holds(out, network):
+        raise UsageError(
+            f"{out} holds '{network}' already: --resume goes on with it; give another folder to begin anew"
+        )
     if threads:
         torch.set_num_threads(threads)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s")

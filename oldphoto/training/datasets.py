@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -12,17 +13,18 @@ import cv2
 import numpy as np
 import torch
 from numpy.random import Generator
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from oldphoto.arrays import ByteImage, FloatImage, black_and_white
-from oldphoto.errors import UsageError
-from oldphoto.imagefile import INPUT_SUFFIXES
+from oldphoto.errors import PhotoError, UsageError
+from oldphoto.imagefile import INPUT_SUFFIXES, mask_of, read_photo
 from oldphoto.training.ageing import Severity, age, fade, jpeg
 from oldphoto.training.curriculum import as_picture
 from oldphoto.training.damage import PLAIN, Repertoire, damage
 from oldphoto.training.decoys import paste_decoys, surface
+
+logger = logging.getLogger(__name__)
 
 Example = dict[str, FloatImage]
 Batch = dict[str, Tensor]
@@ -72,7 +74,7 @@ GRAY_SHARE = 0.45
 
 
 def held_out(data: Path) -> frozenset[str]:
-    """Names of the files that no training ever sees: the lines of ``heldout-*.txt``."""
+    """Names of the files, with their suffixes, that no training ever sees: the lines of ``heldout-*.txt``."""
     lists = sorted(data.glob("heldout-*.txt"))
     return frozenset(name for path in lists for name in path.read_text(encoding="utf-8").splitlines())
 
@@ -83,7 +85,7 @@ def load_images(data: Path, folder: str, mode: str = "RGB") -> list[ByteImage]:
 
 
 def load_named(data: Path, folder: str, mode: str = "RGB") -> dict[str, ByteImage]:
-    """The same by their names without suffix."""
+    """The same by their file names."""
     excluded = held_out(data)
     return _load(data / folder, mode, lambda name: name not in excluded)
 
@@ -91,7 +93,10 @@ def load_named(data: Path, folder: str, mode: str = "RGB") -> dict[str, ByteImag
 def load_held_out(data: Path, folder: str, mode: str = "RGB") -> list[ByteImage]:
     """The held-out images of ``data/folder``, in sorted order. Raises UsageError if none."""
     kept = held_out(data)
-    return list(_load(data / folder, mode, lambda name: name in kept).values())
+    folder_of_data = data / folder
+    if folder_of_data.is_dir() and not any(path.name in kept for path in folder_of_data.iterdir()):
+        raise UsageError(f"{data}: no heldout-*.txt names a file of '{folder}': some have to be kept from training")
+    return list(_load(folder_of_data, mode, lambda name: name in kept).values())
 
 
 def load_scenes(data: Path) -> list[ByteImage]:
@@ -104,8 +109,13 @@ def _load(folder: Path, mode: str, wanted: Callable[[str], bool]) -> dict[str, B
     images = {}
     for path in sorted(folder.glob("*")):
         if path.suffix.lower() in INPUT_SUFFIXES and wanted(path.name):
-            with Image.open(path) as image:
-                images[path.stem] = np.asarray(image.convert(mode))
+            try:
+                photo = read_photo(path)
+            except PhotoError as error:
+                logger.warning("left out: %s", error)
+                continue
+            picture = photo.rgb if mode == "RGB" else mask_of(photo)
+            images[path.name] = np.asarray(np.rint(picture * 255), np.uint8)
     if not images:
         raise UsageError(f"{folder}: no photographs for this here; --data needs a folder that holds '{folder.name}'")
     return images

@@ -96,7 +96,9 @@ class Optimiser(Generic[Net]):
         self.adam.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         parallel.average_gradients(self.parameters)
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        if not torch.nn.utils.clip_grad_norm_(self.parameters, 1.0).isfinite():
+            logger.warning("a step whose gradient is no number is left out")
+            return
         self.adam.step()
         keep = min(self.ema, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():

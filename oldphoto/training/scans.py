@@ -47,12 +47,14 @@ def load_scans(data: Path, annotations: Sequence[Path] = ()) -> list[Scan]:
     Raises
     ------
     UsageError
-        There are no scans, an annotation is not of its scan's size, or a folder annotates none of the scans.
+        There are no scans, an annotation is not of its scan's size or has other values, or a folder annotates none of
+        the scans.
     """
     pictures = load_named(data, "old")
     known: dict[str, ByteImage] = {}
     for folder in annotations:
-        found = {path.stem: path for path in folder.glob("*.png") if path.stem in pictures}
+        of_scans = {Path(name).stem: name for name in pictures}
+        found = {of_scans[path.stem]: path for path in folder.glob("*.png") if path.stem in of_scans}
         if not found:
             raise UsageError(f"{folder}: no annotation of a scan to train on; --annotations needs NAME.png")
         for name, path in found.items():
@@ -60,6 +62,9 @@ def load_scans(data: Path, annotations: Sequence[Path] = ()) -> list[Scan]:
                 known[name] = np.asarray(image)
             if known[name].shape != pictures[name].shape[:2]:
                 raise UsageError(f"{path}: not of the size of its scan; paint it anew")
+            if not np.isin(known[name], (INTACT, DAMAGED, UNSURE)).all():
+                values = f"{INTACT} is intact, {DAMAGED} damaged, {UNSURE} unsure"
+                raise UsageError(f"{path}: no annotation, in which {values}; make it with scripts/annotate.py")
     return [
         Scan(picture, known[name] if name in known else np.full(picture.shape[:2], UNSURE, np.uint8))
         for name, picture in pictures.items()
