@@ -17,7 +17,7 @@ from skimage import data
 from oldphoto.arrays import black_and_white
 from oldphoto.training import decoys
 from oldphoto.training.ageing import Aged, Severity, age, jpeg
-from oldphoto.training.damage import Kind, Layer, damage, fold
+from oldphoto.training.damage import Kind, Layer, Repertoire, damage, fold
 from oldphoto.training.datasets import scratch_examples
 from oldphoto.training.styles import STYLES, VARIED, confined, missing, styled
 from oldphoto.work import age_by_name
@@ -143,6 +143,15 @@ def test_a_fold_keeps_its_light_and_shadow_in_every_style(clean):
     for seed in range(20):
         layer = fold(clean, np.random.default_rng(seed), 1.0)
         assert styled(layer, clean, np.random.default_rng(seed), 1.0) is layer
+
+
+def test_the_soft_shadow_of_a_fold_hides_nothing_however_soft_it_is_drawn(clean):
+    only_folds = Repertoire(((fold, 1.0),))
+    for seed in range(30):
+        damaged, mask = damage(clean, np.random.default_rng(seed), 1, repertoire=only_folds)
+        change = np.abs(damaged - clean).max(2)
+        assert not mask[change < 0.079].any()
+        assert mask[change > 0.081].all()
 
 
 def test_damage_of_a_texture_lies_where_the_texture_is(clean):

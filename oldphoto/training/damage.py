@@ -21,17 +21,22 @@ _SHIFT = 4  # fractional bits of the coordinates given to OpenCV
 VISIBLE = 0.05
 """A defect that changes a pixel by less than this (of 1) is not in the mask: nobody could find it."""
 
+SHADED = 0.08
+"""The same of light and shadow."""
+
 
 @dataclass(frozen=True)
 class Layer:
     """What covers a picture: ``opacity`` H × W in [0, 1] and ``colour`` broadcastable to H × W × 3 in [0, 1].
 
-    It belongs to the mask from the opacity ``hides`` on; under less the picture stays readable.
+    It belongs to the mask from the opacity ``hides`` on; under less the picture stays readable. One that ``shades``
+    lies everywhere, and is no more than light and shadow in most places: there, what it changes counts.
     """
 
     opacity: FloatImage
     colour: FloatImage
     hides: float = 0.15
+    shades: bool = False
 
 
 Kind = Callable[[FloatImage, Generator, float], Layer]
@@ -187,7 +192,7 @@ def fold(picture: FloatImage, rng: Generator, scale: float) -> Layer:
     lit = np.clip(picture + shading[..., None].astype(np.float32), 0, 1)
     bare = rng.uniform(0.6, 1) * core[..., None].astype(np.float32)
     colour = lit + bare * (mark_colour(rng, 0.85) - lit)
-    return Layer(np.ones(shape, np.float32), colour)
+    return Layer(np.ones(shape, np.float32), colour, shades=True)
 
 
 def cracks(picture: FloatImage, rng: Generator, scale: float) -> Layer:
@@ -353,6 +358,6 @@ def damage(
 
 
 def _hidden(layer: Layer, change: NDArray[np.float32]) -> NDArray[np.bool_]:
-    if layer.opacity.min() == 1:  # a fold: its opacity is everywhere, what it changes counts
-        return np.asarray(change > 0.08)
+    if layer.shades:
+        return np.asarray(change > SHADED)
     return np.asarray((layer.opacity > layer.hides) & (change > VISIBLE))

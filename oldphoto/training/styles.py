@@ -233,7 +233,7 @@ def styled(layer: Layer, picture: FloatImage, rng: Generator, scale: float) -> L
 
     Folds keep theirs: they cover nothing, and all they are is light.
     """
-    if layer.opacity.min() == 1 or rng.random() < PLAIN_SHARE:
+    if layer.shades or rng.random() < PLAIN_SHARE:
         return layer
     for style, share in STYLES:
         if rng.random() < share:
