@@ -52,8 +52,7 @@ def blend_all(rgb: FloatImage, faces: Sequence[tuple[Face, FloatImage]], in_plac
             change *= share[..., None]
             mask *= share
     for (left, top, right, bottom), change, mask in placed:  # all of them before the photo changes
-        before = rgb[top:bottom, left:right]
-        change += _lost_grain(before, before + change, mask)[..., None]
+        change += _lost_grain(rgb[top:bottom, left:right] @ LUMA, change @ LUMA, mask)[..., None]
     blended = rgb if in_place else rgb.copy()
     for (left, top, right, bottom), change, _ in placed:
         blended[top:bottom, left:right] += change
@@ -115,7 +114,7 @@ def _unwarped(layers: FloatImage, face: Face, left: int, top: int, shape: tuple[
     return np.asarray(cv2.warpAffine(layers, inverse, size, flags=cv2.INTER_CUBIC), np.float32)
 
 
-def _lost_grain(before: FloatImage, after: FloatImage, mask: FloatImage) -> FloatImage:
+def _lost_grain(before: FloatImage, change: FloatImage, mask: FloatImage) -> FloatImage:
     """Grain, h × w, that refinement took and that shall lie on the face again: a photo keeps one grain all over.
 
     Only what lay on the face *and* lies around it is grain; fine detail of either alone is not. It is measured at
@@ -124,7 +123,8 @@ def _lost_grain(before: FloatImage, after: FloatImage, mask: FloatImage) -> Floa
     """
     steps = 2**_GRAIN_LEVELS
     beyond = [(0, -side % steps) for side in mask.shape]
-    old, new = (np.pad(picture @ LUMA, beyond, mode="edge") for picture in (before, after))
+    old = np.pad(before, beyond, mode="edge")
+    new = old + np.pad(change, beyond, mode="edge")
     inside, outside = (np.pad(where, beyond).astype(np.float32) for where in (mask > 0.6, mask < 0.05))
     levels = []
     for _ in range(_GRAIN_LEVELS):

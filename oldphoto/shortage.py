@@ -93,8 +93,11 @@ class WithLessMemory(Generic[Does]):
     def _told(self, tile: int | None, device: str) -> str | None:
         if (tile, device) == (self._tile, self._device):
             return None
-        how = f"with tiles of {tile} pixels" if device == self._device else "on the CPU, which is slower"
-        return f"out of memory: some photos are done {how} (--tile {_SMALL_TILES[0]} avoids it)"
+        if device != self._device:
+            return (
+                f"out of memory: some photos are done on the CPU, which is slower (--tile {_SMALL_TILES[-1]} may help)"
+            )
+        return f"out of memory: some photos are done with tiles of {tile} pixels (--tile {tile} does all so)"
 
 
 def _let_go(error: BaseException | None) -> None:

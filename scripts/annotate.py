@@ -312,7 +312,7 @@ def main() -> None:
     painting.add_argument("photos", type=Path)
     painting.add_argument("--sheets", type=Path)
     for command in (showing, painting):
-        command.add_argument("--zoom", type=int, default=2)
+        command.add_argument("--zoom", type=int, default=2, choices=range(1, 17), metavar="1..16")
     arguments = parser.parse_args()
     try:
         if arguments.command == "show":

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,17 @@ SCORES = {
 
 
 def better(name: str, candidate: dict[str, Any], present: dict[str, Any] | None) -> bool:
-    """Whether a manifest's entry scores higher than the present one, or there is none."""
-    key, sign = SCORES[name]
-    return present is None or sign * candidate["scores"][key] > sign * present["scores"][key]
+    """Whether a manifest's entry scores higher than the present one, or there is none.
+
+    Raises CheckpointError where they can not be compared.
+    """
+    if present is None:
+        return True
+    key, sign = SCORES.get(name, ("", 1))
+    of_candidate, of_present = ((entry["scores"] or {}).get(key) for entry in (candidate, present))
+    if of_candidate is None or of_present is None:
+        raise CheckpointError(f"'{name}': one of both has no score '{key}' to compare: score it, or --force")
+    return bool(sign * of_candidate > sign * of_present)
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -64,8 +73,6 @@ def main() -> None:
     arguments.into.mkdir(exist_ok=True)
     for folder in arguments.trained:
         for name, entry in read(folder).items():
-            if not (arguments.force or entry["scores"]):
-                raise CheckpointError(f"{folder}: '{name}' has no scores: score it, or --force")
             taken = arguments.force or better(name, entry, read(arguments.into).get(name))
             print(f"{name}: {'taken from' if taken else 'kept, not better:'} {folder}  {entry['scores']}")
             if taken:
@@ -73,4 +80,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except CheckpointError as error:
+        sys.exit(str(error))
