@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 )
 @quality_option
 @pixel_option
-@batch_options
+@batch_options("aged")
 def age(
     source: Path,
     output: Path,
@@ -50,14 +50,9 @@ def age(
     save_masks: Path | None,
     file_format: str,
     quality: int,
-    overwrite: bool,
-    log: Path | None,
     max_pixels: int,
-    jobs: int | None,
-    timeout: float,
-    dry_run: bool,
-    verbose: bool,
-    quiet: bool,
+    overwrite: bool,
+    run: Run,
 ) -> None:
     """Make clean photos look old: blur, fading, grain, scratches, folds, stains, and the flaws of a scan.
 
@@ -71,6 +66,5 @@ def age(
 
         return batch.plan(source, output, photo_naming(file_format), overwrite=overwrite, save_masks=save_masks)
 
-    run = Run(jobs=jobs, log=log, dry_run=dry_run, verbose=verbose, quiet=quiet, done="aged", timeout=timeout)
     make_work = partial(loading.ageing, seed=seed, severity=severity, quality=quality, max_pixels=max_pixels)
     carry_out(run, make_plan, make_work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
@@ -129,24 +130,6 @@ verbosity_options = _all(
     click.option("-q", "--quiet", is_flag=True, help="Tell nothing but errors."),
 )
 
-batch_options = _all(
-    click.option("--overwrite", is_flag=True, help="Do finished photos again (by default they are kept)."),
-    click.option("--log", type=PathType(), metavar="FILE.jsonl", help="Append one record a photo."),
-    click.option(
-        "--jobs", type=click.IntRange(min=1), metavar="N", help="Photos at once (by default what the machine carries)."
-    ),
-    click.option(
-        "--timeout",
-        type=NumberType(0, LONGEST, min_open=True),
-        default=3600,
-        show_default=True,
-        metavar="SECONDS",
-        help="Give up a photo that takes longer.",
-    ),
-    click.option("--dry-run", is_flag=True, help="Print what would become which file, and touch nothing."),
-    verbosity_options,
-)
-
 quality_option = click.option(
     "--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Quality of JPEG and WebP outputs."
 )
@@ -207,6 +190,52 @@ class Run:
     """Bytes that the work takes for each pixel of a photo, where that is more than a restoration does."""
     cluster: Callable[[], Cluster] | None = None
     """Connects to the machines to work on; None works on this one."""
+
+
+_batch_options = _all(
+    click.option("--overwrite", is_flag=True, help="Do finished photos again (by default they are kept)."),
+    click.option("--log", type=PathType(), metavar="FILE.jsonl", help="Append one record a photo."),
+    click.option(
+        "--jobs", type=click.IntRange(min=1), metavar="N", help="Photos at once (by default what the machine carries)."
+    ),
+    click.option(
+        "--timeout",
+        type=NumberType(0, LONGEST, min_open=True),
+        default=3600,
+        show_default=True,
+        metavar="SECONDS",
+        help="Give up a photo that takes longer.",
+    ),
+    click.option("--dry-run", is_flag=True, help="Print what would become which file, and touch nothing."),
+    verbosity_options,
+)
+
+
+def batch_options(done: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command over photos the options that all of them have: packed as ``run``, besides ``overwrite``.
+
+    ``done`` says what was done to a photo.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def packed(
+            *,
+            log: Path | None,
+            jobs: int | None,
+            timeout: float,
+            dry_run: bool,
+            verbose: bool,
+            quiet: bool,
+            device: str = "cpu",
+            **others: Any,
+        ) -> None:
+            run = Run(jobs, log, None, dry_run, verbose, quiet, done, device, timeout)
+            command(run=run, **others)
+
+        return _batch_options(packed)
+
+    return decorate
 
 
 def carry_out(run: Run, make_plan: Callable[[], Plan], make_work: Callable[[], Work]) -> None:

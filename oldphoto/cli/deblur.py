@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,7 @@ def _methods(function: Callable[..., Any]) -> Callable[..., Any]:
 @stamp_option
 @pixel_option
 @network_options
-@batch_options
+@batch_options("deblurred")
 def deblur(
     source: Path,
     output: Path,
@@ -73,16 +74,10 @@ def deblur(
     quality: int,
     no_stamp: bool,
     max_pixels: int,
-    device: str,
     tile: int | None,
     weights: str | None,
     overwrite: bool,
-    log: Path | None,
-    jobs: int | None,
-    timeout: float,
-    dry_run: bool,
-    verbose: bool,
-    quiet: bool,
+    run: Run,
 ) -> None:
     """Undo motion blur or defocus of a photo, or of a folder of photos with its tree.
 
@@ -107,24 +102,14 @@ def deblur(
         (method, psf, balance),
         weights,
         tile=tile,
-        device=device,
+        device=run.device,
         quality=quality,
         stamp=not no_stamp,
         sheet=sheet,
         reference=reference,
         max_pixels=max_pixels,
     )
-    run = Run(
-        jobs=jobs,
-        log=log,
-        dry_run=dry_run,
-        verbose=verbose,
-        quiet=quiet,
-        done="deblurred",
-        device=device,
-        timeout=timeout,
-        memory_a_pixel=MEMORY_A_PIXEL[method],
-    )
+    run = replace(run, memory_a_pixel=MEMORY_A_PIXEL[method])
     carry_out(run, make_plan, make_work)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 @stamp_option
 @pixel_option
 @network_options
-@batch_options
+@batch_options("denoised")
 def denoise(
     source: Path,
     output: Path,
@@ -46,16 +47,10 @@ def denoise(
     quality: int,
     no_stamp: bool,
     max_pixels: int,
-    device: str,
     tile: int | None,
     weights: str | None,
     overwrite: bool,
-    log: Path | None,
-    jobs: int | None,
-    timeout: float,
-    dry_run: bool,
-    verbose: bool,
-    quiet: bool,
+    run: Run,
 ) -> None:
     """Take noise and grain out of a photo, or out of a folder of photos with its tree.
 
@@ -69,16 +64,6 @@ def denoise(
 
         return batch.plan(source, output, photo_naming(), overwrite=overwrite)
 
-    run = Run(
-        jobs=jobs,
-        log=log,
-        dry_run=dry_run,
-        verbose=verbose,
-        quiet=quiet,
-        done="denoised",
-        device=device,
-        timeout=timeout,
-        memory_a_pixel=MEMORY_A_PIXEL.get(method, 0),
-    )
-    options = {"device": device, "tile": tile, "quality": quality, "stamp": not no_stamp, "max_pixels": max_pixels}
+    run = replace(run, memory_a_pixel=MEMORY_A_PIXEL.get(method, 0))
+    options = {"device": run.device, "tile": tile, "quality": quality, "stamp": not no_stamp, "max_pixels": max_pixels}
     carry_out(run, make_plan, partial(loading.denoising, method, weights, **options))

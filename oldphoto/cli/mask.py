@@ -26,21 +26,15 @@ if TYPE_CHECKING:
 @photo_arguments
 @pixel_option
 @network_options
-@batch_options
+@batch_options("masked")
 def mask(
     source: Path,
     output: Path,
     max_pixels: int,
-    device: str,
     tile: int | None,
     weights: str | None,
     overwrite: bool,
-    log: Path | None,
-    jobs: int | None,
-    timeout: float,
-    dry_run: bool,
-    verbose: bool,
-    quiet: bool,
+    run: Run,
 ) -> None:
     """Write the damage masks of photos alone.
 
@@ -53,15 +47,5 @@ def mask(
 
         return batch.plan(source, output, mask_naming(), overwrite=overwrite)
 
-    make_work = partial(loading.finding_masks, weights, device=device, tile=tile, max_pixels=max_pixels)
-    run = Run(
-        jobs=jobs,
-        log=log,
-        dry_run=dry_run,
-        verbose=verbose,
-        quiet=quiet,
-        done="masked",
-        device=device,
-        timeout=timeout,
-    )
+    make_work = partial(loading.finding_masks, weights, device=run.device, tile=tile, max_pixels=max_pixels)
     carry_out(run, make_plan, make_work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -102,7 +103,7 @@ def _verify(ctx: click.Context, param: click.Parameter, path: Path | None) -> No
 @stamp_option
 @pixel_option
 @network_options
-@batch_options
+@batch_options("restored")
 @click.option(
     "--ray",
     metavar="[ADDRESS]",
@@ -151,19 +152,13 @@ def restore(
     report: Path | None,
     no_stamp: bool,
     max_pixels: int,
-    device: str,
     tile: int | None,
     weights: str | None,
     overwrite: bool,
-    log: Path | None,
-    jobs: int | None,
-    timeout: float,
+    run: Run,
     ray: str | None,
     worker_cpus: float,
     worker_gpus: float | None,
-    dry_run: bool,
-    verbose: bool,
-    quiet: bool,
 ) -> None:
     """Restore a photo, or a folder of photos with its tree.
 
@@ -207,26 +202,16 @@ def restore(
             "face_detector": face_detector,
         },
         weights,
-        device=device,
+        device=run.device,
         quality=quality,
         previews=report is not None,
         stamp=not no_stamp,
         max_pixels=max_pixels,
     )
-    gpus = 0.0 if device == "cpu" and worker_gpus is None else worker_gpus
-    cluster = None if ray is None else partial(_connect, ray, worker_cpus, gpus, jobs)
-    run = Run(
-        jobs=jobs,
-        log=log,
-        report=report,
-        dry_run=dry_run,
-        verbose=verbose,
-        quiet=quiet,
-        device=device,
-        timeout=timeout,
-        memory_a_pixel=0 if deblur is None else _memory_to_deblur(deblur),
-        cluster=cluster,
-    )
+    gpus = 0.0 if run.device == "cpu" and worker_gpus is None else worker_gpus
+    cluster = None if ray is None else partial(_connect, ray, worker_cpus, gpus, run.jobs)
+    memory = 0 if deblur is None else _memory_to_deblur(deblur)
+    run = replace(run, report=report, memory_a_pixel=memory, cluster=cluster)
     carry_out(run, make_plan, make_work)
 
 
