@@ -129,7 +129,7 @@ class Result:
     """Of the user's own mask."""
     output_sha256: str | None = None
     made_by: Mapping[str, Any] = field(default_factory=dict)
-    """Version, options and hashes of the weights that made the output."""
+    """Version, options and hashes of the weights that made the output, or the method and what it found."""
     before: bytes | None = None
     after: bytes | None = None
     mask: bytes | None = None

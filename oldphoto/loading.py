@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from oldphoto.arrays import FloatImage
     from oldphoto.batch import Work
 
 
@@ -58,14 +59,20 @@ def denoising(method: str, weights: str | None, **options: Any) -> Work:
     """Load what takes noise out."""
     from oldphoto.classical import denoising
     from oldphoto.classical.learned import Denoiser
-    from oldphoto.work import Filter, filtering
+    from oldphoto.work import Filter, Filtered, filtering
 
     denoising.require(method)
 
     def make(tile: int | None, device: str) -> Filter:
         learned = method in denoising.NEEDS_NETWORK
         denoiser = Denoiser(device, weights_folder(weights), tile) if learned else None
-        return lambda rgb: denoising.denoise(rgb, method, denoiser).rgb
+
+        def change(rgb: FloatImage) -> Filtered:
+            denoised = denoising.denoise(rgb, method, denoiser)
+            noise = {} if denoised.noise is None else {"noise": f"{denoised.noise.type} {denoised.noise.level:g}"}
+            return Filtered(denoised.rgb, {"method": method} | noise)
+
+        return change
 
     return filtering(make, "denoise", **options)
 

@@ -435,8 +435,16 @@ def ageing(*, seed: int = 0, severity: float | None = None, quality: int = 95, m
     return work
 
 
-Filter = Callable[[FloatImage], FloatImage]
-"""Makes the new pixels of a page, H × W × 3 in [0, 1], and leaves the old ones as they are."""
+@dataclass(frozen=True)
+class Filtered:
+    """The new pixels of a page, H × W × 3 in [0, 1], and what the log tells of how they came about."""
+
+    rgb: FloatImage
+    how: Mapping[str, str] = field(default_factory=dict)
+
+
+Filter = Callable[[FloatImage], Filtered]
+"""Changes the pixels of a page, H × W × 3 in [0, 1]: others, the old ones stay as they are."""
 
 
 def filtering(
@@ -482,14 +490,18 @@ def filtering(
         check_pages(file.pages, format)
         warnings: list[str] = []
         notices: list[str] = []
+        how: dict[str, list[str]] = {}
 
         def changed(index: int) -> Photo:
             with watch.timing("read"):
                 photo = file.page(index)
             warnings.extend(photo.warnings)
             with watch.timing(stage), _naming_page(index, file.pages):
-                rgb, notice = filters.apply(lambda change: change(photo.rgb))
+                filtered, notice = filters.apply(lambda change: change(photo.rgb))
             notices.extend([] if notice is None else [notice])
+            for key, told in filtered.how.items():
+                how.setdefault(key, []).append(told)
+            rgb = filtered.rgb
             return photo.with_rgb(np.repeat(rgb.mean(2, keepdims=True), 3, 2) if photo.gray else rgb)
 
         with watch.timing_the_rest("write"):
@@ -501,6 +513,7 @@ def filtering(
             pages=file.pages,
             input_sha256=file.sha256,
             output_sha256=written.sha256,
+            made_by={"version": __version__} | {key: told[0] if file.pages == 1 else told for key, told in how.items()},
         )
 
     return work

@@ -296,8 +296,25 @@ def test_every_page_is_done_and_keeps_profile_exif_and_depth(
         assert np.abs(new.rgb - rgb).max() > 0.02
     record = json.loads((tmp_path / "log.jsonl").read_text())
     assert record["pages"] == 2
+    assert len(record["method"]) == 2
     for key, name in (("input_sha256", "scan.tif"), ("output_sha256", "out.tif")):
         assert record[key] == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+
+
+def test_what_was_found_and_done_is_in_the_log(bundled: Bundled, photo: Photo, tmp_path: Path) -> None:
+    bundled("denoiser")
+    _, seen = blurred(photo, "camera", motion(15, 30), 0.05)
+    write_photo(PhotoFile(seen), tmp_path / "in.png")
+    for command in ("deblur", "denoise"):
+        log = tmp_path / f"{command}.jsonl"
+        method = ("--wiener",) if command == "deblur" else ()
+        told = run(command, tmp_path / "in.png", tmp_path / command, *method, "--log", log, "-v", "--device", "cpu")
+        assert told.exit_code == 0, told.output
+        record = json.loads(log.read_text())
+        found, kind = ("psf", "motion:") if command == "deblur" else ("noise", "gaussian ")
+        assert record["method"] == ("wiener" if command == "deblur" else "auto")
+        assert record[found].startswith(kind)
+        assert f"{found}: {record[found]}" in told.stderr
 
 
 def test_what_fails_on_a_page_names_it_and_a_comparison_takes_one(photo: Photo, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from oldphoto.classical.comparison import compare_methods, sheet_of
 from oldphoto.classical.deblurring import Deblurrer
 from oldphoto.errors import PhotoError
 from oldphoto.imagefile import PIXEL_LIMIT, Photo, open_photo, read_photo, write_photo
-from oldphoto.work import Filter, filtering
+from oldphoto.work import Filter, Filtered, filtering
 
 
 def deblurring(
@@ -42,14 +42,16 @@ def deblurring(
         ``tile``, ``device``, ``quality`` and ``stamp`` of `oldphoto.work.filtering`.
     """
 
-    def change(deblurrer: Deblurrer, rgb: FloatImage) -> FloatImage:
+    def change(deblurrer: Deblurrer, rgb: FloatImage) -> Filtered:
         if sheet is None:
-            return deblurrer.deblur(rgb).rgb
+            deblurred = deblurrer.deblur(rgb)
+            return Filtered(deblurred.rgb, {"method": deblurrer.method, "psf": deblurred.psf.text})
         psf = deblurrer.psf_of(rgb)
         sharp = None if reference is None else read_photo(reference).rgb
         entries = compare_methods(rgb, psf, deblurrer, sharp)
         write_photo(Photo(np.ascontiguousarray(sheet_of(entries))), sheet, "png")
-        return next(entry.rgb for entry in entries if entry.name == deblurrer.method)
+        chosen = next(entry.rgb for entry in entries if entry.name == deblurrer.method)
+        return Filtered(chosen, {"method": deblurrer.method, "psf": psf.text})
 
     def make_filter(tile: int | None, device: str) -> Filter:
         return partial(change, make(tile, device))

@@ -562,7 +562,8 @@ def _tell(outcome: Outcome, run: Run, told: set[str]) -> None:
     if run.verbose and not outcome.error:
         faces = f", faces: {len(result.faces)}" if result.faces is not None else ""
         damaged = f", damaged: {result.damaged_share:.1%}" if result.damaged_share is not None else ""
-        say(f"oldphoto: {source}: {outcome.status} in {sum(result.seconds.values()):.1f} s{faces}{damaged}")
+        found = "".join(f", {key}: {result.made_by[key]}" for key in ("psf", "noise") if key in result.made_by)
+        say(f"oldphoto: {source}: {outcome.status} in {sum(result.seconds.values()):.1f} s{faces}{damaged}{found}")
 
 
 def _summary(counts: Counter[str], done: str, seconds: float) -> str:
