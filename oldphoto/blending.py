@@ -51,8 +51,9 @@ def blend_all(rgb: FloatImage, faces: Sequence[tuple[Face, FloatImage]], in_plac
             share = 1 / np.maximum(claimed[top:bottom, left:right], 1)  # where masks add up to more than one
             change *= share[..., None]
             mask *= share
-    for (left, top, right, bottom), change, mask in placed:  # all of them before the photo changes
-        change += _lost_grain(rgb[top:bottom, left:right] @ LUMA, change @ LUMA, mask)[..., None]
+    # Of all of them, before the photo changes.
+    for (face, _), ((left, top, right, bottom), change, mask) in zip(faces, placed, strict=True):
+        change += _lost_grain(rgb[top:bottom, left:right], change, mask, face.magnification)[..., None]
     blended = rgb if in_place else rgb.copy()
     for (left, top, right, bottom), change, _ in placed:
         blended[top:bottom, left:right] += change
@@ -96,7 +97,8 @@ def _placed(
     left, top, right, bottom = place
     layers = np.dstack([weight * mask[..., None] * change, mask])
     layers = _unwarped(layers, face, left, top, (bottom - top, right - left))
-    return place, layers[..., :3], layers[..., 3].clip(0, 1)
+    np.clip(layers[..., 3], 0, 1, out=layers[..., 3])
+    return place, layers[..., :3], layers[..., 3]
 
 
 def _unwarped(layers: FloatImage, face: Face, left: int, top: int, shape: tuple[int, int]) -> FloatImage:
@@ -114,20 +116,27 @@ def _unwarped(layers: FloatImage, face: Face, left: int, top: int, shape: tuple[
     return np.asarray(cv2.warpAffine(layers, inverse, size, flags=cv2.INTER_CUBIC), np.float32)
 
 
-def _lost_grain(before: FloatImage, change: FloatImage, mask: FloatImage) -> FloatImage:
+def _lost_grain(before: FloatImage, change: FloatImage, mask: FloatImage, magnification: float) -> FloatImage:
     """Grain, h × w, that refinement took and that shall lie on the face again: a photo keeps one grain all over.
 
     Only what lay on the face *and* lies around it is grain; fine detail of either alone is not. It is measured at
     several scales, so that its coarseness comes out right as well as its strength. What is given back is the photo's
     own: other grain as strong would make small faces less like the person.
     """
-    steps = 2**_GRAIN_LEVELS
-    beyond = [(0, -side % steps) for side in mask.shape]
-    old = np.pad(before, beyond, mode="edge")
-    new = old + np.pad(change, beyond, mode="edge")
-    inside, outside = (np.pad(where, beyond).astype(np.float32) for where in (mask > 0.6, mask < 0.05))
+    # A change made at half the resolution, or less, took nothing that is finer.
+    finer = int(np.clip(-np.log2(magnification) - 1, 0, _GRAIN_LEVELS))
+    if finer == _GRAIN_LEVELS:
+        return np.zeros_like(mask)
+    weight = mask
+    for _ in range(finer):
+        before, change, weight = halve(before), halve(change), halve(weight)
+    count = _GRAIN_LEVELS - finer
+    beyond = [(0, -side % 2**count) for side in weight.shape]
+    old = np.pad(before @ LUMA, beyond, mode="edge")
+    new = old + np.pad(change @ LUMA, beyond, mode="edge")
+    inside, outside = (np.pad(where, beyond).astype(np.float32) for where in (weight > 0.6, weight < 0.05))
     levels = []
-    for _ in range(_GRAIN_LEVELS):
+    for _ in range(count):
         taken = old - new
         around, had, has, took = _noise(old, outside), _noise(old, inside), _noise(new, inside), _noise(taken, inside)
         missing = np.sqrt(np.maximum(np.minimum(around, had) ** 2 - has**2, 0))
@@ -137,9 +146,12 @@ def _lost_grain(before: FloatImage, change: FloatImage, mask: FloatImage) -> Flo
         old, new, inside, outside = (halve(layer) for layer in (old, new, inside, outside))
     grain = np.zeros_like(old)
     for details in reversed(levels):
-        finer = grain[..., None, None] + np.einsum("khw,kij->hwij", details, _HAAR)
-        grain = finer.swapaxes(1, 2).reshape(2 * grain.shape[0], 2 * grain.shape[1])
-    return np.asarray(grain[: mask.shape[0], : mask.shape[1]] * mask, np.float32)
+        blocks = grain[..., None, None] + np.einsum("khw,kij->hwij", details, _HAAR)
+        grain = blocks.swapaxes(1, 2).reshape(2 * grain.shape[0], 2 * grain.shape[1])
+    grain = grain[: weight.shape[0], : weight.shape[1]]
+    if finer:
+        grain = cv2.resize(grain, (mask.shape[1], mask.shape[0]), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(grain * mask, np.float32)
 
 
 _CALM_SIZE = 0.66
