@@ -11,6 +11,7 @@ train --resume`` made of a copy. Such weights lie in one basin of the loss, and 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,14 +46,32 @@ def main() -> None:
     parser.add_argument("trained", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
+    if checkpoints.holds(arguments.out, arguments.network):
+        raise CheckpointError(f"{arguments.out} holds '{arguments.network}' already: give another folder")
     found = [checkpoints.find(arguments.network, folder) for folder in arguments.trained]
-    weights = mean([load_file(checkpoints.verify(*place)) for place in found])
     records = [record for _, record in found]
+    first = records[0]
+    if any((record.architecture, record.config) != (first.architecture, first.config) for record in records):
+        raise CheckpointError("these weights are not of the same network")
+    weights = mean([load_file(checkpoints.verify(*place)) for place in found])
     averaged = {"run": int(time.time()), "mean of": [record.sha256 for record in records]}
     runs = {run["run"]: run for record in records for run in record.training}
     earlier = [runs[begun] for begun in sorted(runs)]
-    checkpoints.save(arguments.network, weights, records[0].config, arguments.out, averaged, earlier=earlier)
+    checkpoints.save(
+        arguments.network,
+        weights,
+        first.config,
+        arguments.out,
+        averaged,
+        half=first.architecture == checkpoints.COMPACT,
+        architecture=first.architecture,
+        licence=first.licence,
+        earlier=earlier,
+    )
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except CheckpointError as error:
+        sys.exit(str(error))

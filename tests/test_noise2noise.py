@@ -92,6 +92,13 @@ def test_a_folder_without_scans_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_of_other_weights_is_no_place_to_train_in(scans: Path, tmp_path: Path) -> None:
+    tone = checkpoints.find("tone")[1]
+    checkpoints.save("tone", {"weight": torch.zeros(1)}, tone.config, tmp_path / "out", {"run": 1})
+    with pytest.raises(UsageError, match="another folder"):
+        noise2noise.train(Settings(scans, tmp_path / "out", None, 1, crop=128))
+
+
 @pytest.mark.parametrize(
     "options", [[], ["--data", "a", "--noise2noise", "b"], ["--noise2noise", "b", "--config", "published"]]
 )

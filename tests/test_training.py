@@ -712,6 +712,8 @@ def test_the_mean_of_trainings_says_of_which(tmp_path: Path, monkeypatch: pytest
         hashes.append(checkpoints.read_manifest(folder)["faces"].sha256)
     monkeypatch.setattr("sys.argv", ["average.py", "faces", *map(str, folders[:2]), "--out", str(folders[2])])
     average.main()
+    with pytest.raises(CheckpointError, match="already"):
+        average.main()
     assert all((value == 0.5).all() for value in checkpoints.load(FaceNet, "faces", folders[2]).parameters())
     history = records(folders[2], "faces")
     assert history[:2] == [{"run": 0, "steps": 1}, {"run": 1, "steps": 1}]

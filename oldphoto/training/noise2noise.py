@@ -7,6 +7,7 @@ al., *Noise2Noise*, ICML 2018), and neighbouring pixels of a single picture make
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from numpy.random import Generator
 from torch import Tensor
 
 from oldphoto import checkpoints
-from oldphoto.arrays import FloatImage
+from oldphoto.arrays import HalfImage
 from oldphoto.errors import OldphotoError, UsageError
 from oldphoto.imagefile import INPUT_SUFFIXES, read_photo
 from oldphoto.nets.translation import TranslationNet
@@ -32,6 +33,8 @@ from oldphoto.training.datasets import Example, Maker, batches
 from oldphoto.training.loop import Optimiser, Settings, autocast, channels_last, on_device, require_crop, run
 from oldphoto.training.replay import training_batches
 from oldphoto.translation import BASE, Translator, apply_tone
+
+logger = logging.getLogger(__name__)
 
 NAME = "translation"
 
@@ -79,8 +82,10 @@ def _undamaged(net: TranslationNet, picture: Tensor) -> Tensor:
     return output
 
 
-def load_scans(folder: Path, side: int) -> list[FloatImage]:
+def load_scans(folder: Path, side: int) -> list[HalfImage]:
     """The scans of a folder and those below, as the local repair first sees them: corrected in tone, and halved.
+
+    In half precision: there may be many.
 
     Raises UsageError where none can be read that is ``side`` px or more, high and wide, then.
     """
@@ -98,19 +103,19 @@ def load_scans(folder: Path, side: int) -> list[FloatImage]:
         for _ in range(depth(picture.shape, BASE)):
             picture = halve(picture)
         if min(picture.shape[:2]) >= side:
-            scans.append(picture)
+            scans.append(picture.astype(np.float16))
     if not scans:
         raise UsageError(f"{folder}: no readable scans of {side} x {side} px or more; --noise2noise needs some")
     return scans
 
 
-def scan_examples(scans: list[FloatImage], side: int) -> Maker:
+def scan_examples(scans: list[HalfImage], side: int) -> Maker:
     """Crops of scans: ``photo`` as it is; ``holed``, ``mask`` and ``hidden``: with damage drawn on and prefilled."""
 
     def make(rng: Generator) -> Example:
         scan = scans[int(rng.integers(len(scans)))]
         top, left = (int(rng.integers(length - side + 1)) for length in scan.shape[:2])
-        photo = scan[top : top + side, left : left + side]
+        photo = scan[top : top + side, left : left + side].astype(np.float32)
         if rng.random() < 0.5:
             photo = photo[:, ::-1]
         damaged, mask = damage(photo, rng, 2)
@@ -124,15 +129,18 @@ def scan_examples(scans: list[FloatImage], side: int) -> Maker:
 def train(settings: Settings) -> None:
     """Fine-tune on the scans in ``settings.data``; keeps a complete folder of weights in ``settings.out``.
 
-    Goes on from the translation there, or, where there is none, from the bundled weights. Raises UsageError for a
-    folder without scans.
+    Goes on from the translation there, or, in a folder without weights, from the bundled ones. Raises UsageError where
+    there are no scans, or only weights of other networks.
     """
     require_crop(settings, 2 * TranslationNet.multiple)
     torch.manual_seed(settings.seed)
     started = time.time()
     scans = load_scans(settings.data, settings.crop)
     kept = scans[::_HELD_OUT_EVERY]
-    shown = [scan for number, scan in enumerate(scans) if number % _HELD_OUT_EVERY] or scans
+    shown = [scan for number, scan in enumerate(scans) if number % _HELD_OUT_EVERY]
+    if not shown:
+        logger.warning("there is but one scan: the scores tell of what was trained on")
+        shown = scans
     _complete(settings.out)
     net = channels_last(checkpoints.load(TranslationNet, NAME, settings.out), settings.device)
     before = deepcopy(net).eval().requires_grad_(False)
@@ -162,7 +170,12 @@ def train(settings: Settings) -> None:
 
 
 def _complete(folder: Path) -> None:
-    """Copy the bundled weights and their manifest to a folder that has none of its own."""
+    """Copy the bundled weights and their manifest to a folder that has none of its own.
+
+    Raises UsageError for a folder of other weights.
+    """
+    if (folder / checkpoints.MANIFEST).exists() and not checkpoints.holds(folder, NAME):
+        raise UsageError(f"{folder} holds weights, but none of '{NAME}' to go on with: give another folder")
     if not (folder / checkpoints.MANIFEST).exists():
         shutil.copytree(checkpoints.checkpoint_folder(), folder, dirs_exist_ok=True)
 
