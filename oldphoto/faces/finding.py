@@ -123,9 +123,15 @@ class FaceFinder:
         half = _SURROUNDED / 2 / factor
         centre = np.array([left + right, top + bottom]) / 2
         (first, above), (last, below) = (np.round(centre + side * half).astype(int) for side in (-1, 1))
-        rows, columns = np.arange(above, below), np.arange(first, last)
-        piece = rgb[rows.clip(0, rgb.shape[0] - 1)[:, None], columns.clip(0, rgb.shape[1] - 1)]
-        patch = _to_bytes(_resized(piece, _SURROUNDED / len(piece)))
+        piece = rgb[max(above, 0) : max(below, 0), max(first, 0) : max(last, 0)]
+        if not piece.size:
+            return False
+        # Beyond the photo its edge goes on; reduced first, for a face may fill a large scan.
+        reduced = _SURROUNDED / (below - above)
+        inside = _resized(piece, reduced)
+        over, before = (round(max(-start, 0) * reduced) for start in (above, first))
+        under, behind = max(_SURROUNDED - over - len(inside), 0), max(_SURROUNDED - before - inside.shape[1], 0)
+        patch = _to_bytes(np.asarray(cv2.copyMakeBorder(inside, over, under, before, behind, cv2.BORDER_REPLICATE)))
         if self._seen(patch):
             return True
         if face.score < _SECOND_LOOK:
