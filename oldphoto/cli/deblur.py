@@ -81,7 +81,8 @@ def deblur(
 ) -> None:
     """Undo motion blur or defocus of a photo, or of a folder of photos with its tree.
 
-    A photo in which --psf auto finds no blur fails with that reason, and is not written.
+    A photo in which --psf auto finds no blur, or none that explains it, fails with that reason, and is not written. The
+    plain margin of a print stays as it is.
     """
     if balance is not None and method != "wiener":
         raise click.UsageError("--balance is for --wiener.")
