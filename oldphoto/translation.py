@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oldphoto import checkpoints
-from oldphoto.arrays import FloatImage, HalfImage
+from oldphoto.arrays import FloatImage, HalfImage, as_picture
 from oldphoto.nets.inference import rearranged
 from oldphoto.nets.tone import FIELD, ToneMap, ToneNet
 from oldphoto.nets.translation import TranslationNet
@@ -58,8 +58,10 @@ class Translator:
         """The clean version of a photo, H × W × 3 in [0, 1], of which ``mask`` (H × W, 1 = damaged) is repaired.
 
         ``strength`` scales the whole change, from 0 (the photo as it was) to 1. The input is not changed, unless
-        ``in_place`` lets it be worked on, which saves its memory where the strength is 1.
+        ``in_place`` lets it be worked on, which saves its memory where the strength is 1. Raises PhotoError as
+        `as_picture`.
         """
+        rgb = as_picture(rgb, 3, "a photo", in_place)
         usable = rgb.flags.c_contiguous and rgb.flags.writeable
         picture = rgb if in_place and strength == 1 and usable else np.array(rgb, np.float32, order="C")
         damage = None if mask is None or not mask.any() else (mask, fill_holes(picture, mask))

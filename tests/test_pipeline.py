@@ -13,9 +13,11 @@ from conftest import Photo
 
 from oldphoto.arrays import FloatImage
 from oldphoto.errors import CheckpointError, PhotoError, UsageError
-from oldphoto.faces import IdentityGuard, crop_face
+from oldphoto.faces import FaceFinder, FaceRefiner, IdentityGuard, crop_face
 from oldphoto.pipeline import RestoreOptions, Restorer
+from oldphoto.scratches import ScratchDetector
 from oldphoto.training.ageing import Severity, age
+from oldphoto.translation import Translator
 
 WORN = Severity(optics=0.3, tone=0.4, noise=0.5, damage=0.6, scan=0.3)
 
@@ -103,6 +105,21 @@ def test_what_is_no_photo_or_no_mask_is_refused(
 ) -> None:
     with pytest.raises(PhotoError, match=why):
         without_faces.restore(*spoil(photo("coffee")[:40, :60], np.ones((40, 60), np.float32)))
+
+
+def test_every_stage_takes_a_photo_as_it_lies(photo: Photo) -> None:
+    rgb = photo("astronaut")[:256, 100:356]
+    detector, translator, finder, refiner = ScratchDetector("cpu"), Translator("cpu"), FaceFinder(), FaceRefiner("cpu")
+    (face,) = finder.find(rgb)
+    crop = crop_face(rgb, face)
+    for stage, picture in ((detector.detect, rgb), (translator.translate, rgb), (refiner.refine, crop)):
+        expected = stage(picture[:, ::-1].copy())
+        np.testing.assert_array_equal(stage(picture[:, ::-1]), expected)
+        np.testing.assert_array_equal(stage(picture[:, ::-1].astype(np.float64)), expected)
+        with pytest.raises(PhotoError, match="floating-point"):
+            stage(np.asarray(255 * picture, np.uint8))  # type: ignore[arg-type]
+    (again,) = finder.find(rgb.astype(np.float64))
+    assert again.box == face.box
 
 
 @pytest.mark.parametrize("options", [RestoreOptions(tile=0), RestoreOptions(face_detector="dlib")])  # type: ignore[arg-type]
