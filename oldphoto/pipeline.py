@@ -31,7 +31,8 @@ class RestoreOptions:
     "METHOD[:PSF]" to deblur first, "auto" to do so where blur is found with confidence; ``large_scans``: of the
     published networks, those for large scans; ``face_fidelity``: 0 for faces as refined, up to 1 for faces as the photo
     shows them; ``face_model``: a file of a face restorer to use in place of the bundled one; ``face_detector``: what
-    finds faces (see FaceFinder).
+    finds faces (see FaceFinder); ``own_masks``: masks will come with the photos, so that weights which cannot repair
+    damage are refused at once.
     """
 
     with_scratch: bool = False
@@ -43,6 +44,7 @@ class RestoreOptions:
     face_fidelity: float = 0.0
     face_model: Path | None = None
     face_detector: Detector = "hog"
+    own_masks: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +89,8 @@ class Restorer:
             raise UsageError(f"tile {options.tile}: must be a number of pixels")
         self.options = options
         self.deblurrer = _deblurrer(options, device, checkpoints) if options.deblur else None
-        masked, large = options.with_scratch, options.large_scans
-        self.detector = scratch_detector(device, checkpoints, options.tile) if masked else None
+        masked, large = options.with_scratch or options.own_masks, options.large_scans
+        self.detector = scratch_detector(device, checkpoints, options.tile) if options.with_scratch else None
         self.translator = translator(device, checkpoints, options.tile, masked, large)
         self.finder = FaceFinder(options.face_detector) if options.faces else None
         self.refiner = face_refiner(device, checkpoints, large, options.face_model) if options.faces else None

@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
 
 import imagecodecs
 import numpy as np
@@ -106,6 +107,15 @@ def tiff_strip_bomb() -> bytes:
     return struct.pack("<2sHI", b"II", 42, 8 + len(strip_padded)) + strip_padded + directory + bytes(4)
 
 
+def tiff_of_a_strip(strip: bytes, compression: int) -> bytes:
+    """A black and white TIFF of 60 × 48 pixels whose one strip holds these bytes."""
+    entries = {256: 60, 257: 48, 258: 1, 259: compression, 262: 0, 273: 8, 277: 1, 278: 48, 279: len(strip)}
+    directory = struct.pack("<H", len(entries))
+    directory += b"".join(struct.pack("<HHII", number, 4, 1, value) for number, value in entries.items())
+    padded = strip + bytes(len(strip) % 2)
+    return struct.pack("<2sHI", b"II", 42, 8 + len(padded)) + padded + directory + bytes(4)
+
+
 def tiff_loop() -> bytes:
     """A TIFF whose second page is its first."""
     data = bytearray(tiff())
@@ -151,6 +161,13 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         tiff_strip_bomb,
         "damaged or incomplete",
     ),
+    **{
+        f"a TIFF whose {name} strip is no such": (
+            partial(tiff_of_a_strip, bytes(range(1, 200)) * 20, compression),
+            "damaged",
+        )
+        for name, compression in (("group 3 fax", 3), ("group 4 fax", 4), ("LZW", 5), ("JPEG", 7))
+    },
     "a PNG with a profile that expands to 64 MB": (
         lambda: with_png_chunk(b"iCCP", b"x\0\0" + zeros(2**26)),
         "damaged or incomplete",

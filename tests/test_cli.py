@@ -35,6 +35,7 @@ class RestoreOptions:
     face_fidelity: float = 0.0
     face_model: Path | None = None
     face_detector: str = "hog"
+    own_masks: bool = False
 
 
 @dataclass(frozen=True)

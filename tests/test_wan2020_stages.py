@@ -20,6 +20,7 @@ from oldphoto.faces import CANONICAL, FaceFinder, crop_face
 from oldphoto.nets.wan2020.detector import Detector
 from oldphoto.nets.wan2020.faces import FaceGenerator
 from oldphoto.nets.wan2020.translation import Translation
+from oldphoto.pipeline import RestoreOptions, Restorer
 from oldphoto.published import (
     TEMPLATE,
     PublishedDetector,
@@ -95,6 +96,9 @@ def test_a_network_that_is_not_there_is_named(folder, tmp_path):
     translator = PublishedTranslator("cpu", tmp_path)
     with pytest.raises(CheckpointError, match="repairs scratches"):
         translator.translate(np.zeros((32, 32, 3), np.float32), np.zeros((32, 32), np.float32))
+    with pytest.raises(CheckpointError, match="repairs scratches"):
+        Restorer(RestoreOptions(faces=False, own_masks=True), "cpu", tmp_path)
+    Restorer(RestoreOptions(faces=False), "cpu", tmp_path)
 
 
 def test_a_picture_goes_through_whole_where_it_fits_and_in_bounded_tiles_beyond(folder, monkeypatch):

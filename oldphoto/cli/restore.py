@@ -200,6 +200,7 @@ def restore(
             "face_fidelity": face_fidelity,
             "face_model": face_model,
             "face_detector": face_detector,
+            "own_masks": mask is not None,
         },
         weights,
         device=run.device,
