@@ -43,7 +43,7 @@ from the whole by more than 1/255, with 256 px by less than 0.1/255."""
 FAINT = 0.1
 """Probabilities below this are no reason to touch a pixel."""
 
-RARER = 6.0
+RARER = 8.0
 """Damage is so many times rarer in what is restored than in what the network is trained on: its odds are divided by it
 (Saerens et al., *Neural Computation* 14, 2002)."""
 
