@@ -44,25 +44,25 @@ class Example:
 
 NASA = "NASA Great Images, the astronaut Eileen Collins; no known copyright restrictions, public domain"
 EXAMPLES = (
-    Example("portrait.jpg", "astronaut", 11, Severity(0.25, 0.75, 0.3, 0.5, 0.3), "faded, folded, scratched", NASA),
+    Example("portrait.jpg", "astronaut", 11, Severity(0.25, 0.75, 0.3, 0.5, 0.3), "faded, scratched, torn", NASA),
     Example(
-        "album.jpg", "astronaut", 23, Severity(0.25, 0.8, 0.2, 0.6, 0.3), "a fold and dust on a face", NASA,
+        "album.jpg", "astronaut", 27, Severity(0.25, 0.8, 0.2, 0.6, 0.3), "dust and a scratch on a face", NASA,
         black_and_white=True, crop=(0, 330, 60, 340),
     ),
     Example(
-        "cameraman.png", "camera", 10, Severity(0.2, 0.6, 0.4, 0.6, 0.3), "8-bit gray PNG",
+        "cameraman.png", "camera", 11, Severity(0.2, 0.6, 0.4, 0.6, 0.3), "8-bit gray PNG",
         "Lav Varshney; CC0", gray=True, dpi=(300, 300),
     ),
     Example(
-        "cat.tif", "chelsea", 11, Severity(0.2, 0.8, 0.3, 0.5, 0.3), "16-bit colour TIFF",
+        "cat.tif", "chelsea", 12, Severity(0.2, 0.8, 0.3, 0.5, 0.3), "16-bit colour TIFF",
         "Stefan van der Walt; CC0", black_and_white=True, bit_depth=16, dpi=(600, 600),
     ),
     Example(
-        "coffee.jpg", "coffee", 5, Severity(0.2, 0.9, 0.25, 0.5, 0.3), "on its side: EXIF orientation 6, 300 dpi",
+        "coffee.jpg", "coffee", 9, Severity(0.2, 0.9, 0.25, 0.5, 0.3), "on its side: EXIF orientation 6, 300 dpi",
         "Rachel Michetti, courtesy of Pikolo Espresso Bar; CC0", dpi=(300, 300), turned=True,
     ),
     Example(
-        "launch.jpg", "rocket", 8, Severity(0.2, 0.9, 0.3, 0.5, 0.3), "dust, hairs, faded colours",
+        "launch.jpg", "rocket", 8, Severity(0.2, 0.9, 0.3, 0.5, 0.3), "a line of light, dust, faded colours",
         "SpaceX, launch of DSCOVR; released into the public domain",
     ),
 )  # fmt: skip
