@@ -169,6 +169,6 @@ def _tensor(
     piece = picture[top : rows[1], left : columns[1]]
     if below or right:
         piece = np.asarray(cv2.copyMakeBorder(to_float(piece), 0, below, 0, right, cv2.BORDER_REFLECT), np.float32)
-    piece = np.require(piece[rows[0] - top :, columns[0] - left :], requirements=["C", "W"])
+    piece = np.require(piece[rows[0] - top :, columns[0] - left :], requirements=["C", "W"])  # PyTorch asks for both
     values = torch.from_numpy(piece.reshape(len(piece), -1)).to(device, torch.float32).contiguous()
     return values.view(1, *piece.shape[:2], -1).permute(0, 3, 1, 2)

@@ -99,17 +99,22 @@ def tiff_with(number: int, value: int, **options: object) -> bytes:
 
 def tiff_strip_bomb() -> bytes:
     """48 × 60 pixels whose one strip expands to half a gigabyte."""
-    strip = zeros(2**29)
-    entries = {256: 60, 257: 48, 258: 8, 259: 8, 262: 1, 273: 8, 277: 1, 278: 48, 279: len(strip)}
-    directory = struct.pack("<H", len(entries))
-    directory += b"".join(struct.pack("<HHII", number, 4, 1, value) for number, value in entries.items())
-    strip_padded = strip + bytes(len(strip) % 2)
-    return struct.pack("<2sHI", b"II", 42, 8 + len(strip_padded)) + strip_padded + directory + bytes(4)
+    return tiff_of_a_strip(zeros(2**29), 8, bits=8, photometric=1)
 
 
-def tiff_of_a_strip(strip: bytes, compression: int) -> bytes:
-    """A black and white TIFF of 60 × 48 pixels whose one strip holds these bytes."""
-    entries = {256: 60, 257: 48, 258: 1, 259: compression, 262: 0, 273: 8, 277: 1, 278: 48, 279: len(strip)}
+def tiff_of_a_strip(strip: bytes, compression: int, bits: int = 1, photometric: int = 0) -> bytes:
+    """A TIFF of 60 × 48 pixels, black and white or gray, whose one strip holds these bytes."""
+    entries = {
+        256: 60,
+        257: 48,
+        258: bits,
+        259: compression,
+        262: photometric,
+        273: 8,
+        277: 1,
+        278: 48,
+        279: len(strip),
+    }
     directory = struct.pack("<H", len(entries))
     directory += b"".join(struct.pack("<HHII", number, 4, 1, value) for number, value in entries.items())
     padded = strip + bytes(len(strip) % 2)

@@ -43,19 +43,21 @@ def inside_margin(rgb: FloatImage, spread: float = 0.05) -> Box:
 
 def _depth(rgb: FloatImage, spread: float) -> int:
     """How many of the first rows belong to a margin, its rim included."""
-    rows = rgb[: int(_LARGEST * len(rgb))]
-    if len(rows) <= _RIM:
+    most = int(_LARGEST * len(rgb))
+    if most <= _RIM:
         return 0
-    means, spreads = rows.mean(1), rows.std(1).mean(1)
     # The mean of a row of noise is off by chance, the less, the longer the row is.
-    level = 0.5 / 255 if spread == 0 else _LEVEL + 4 * spread / np.sqrt(rows.shape[1])
-    colour = np.cumsum(means, 0) / np.arange(1, len(means) + 1)[:, None]
-    plain = (spreads <= spread + 1e-4) & (np.abs(means - colour).max(1) <= level)
-    count = len(plain) if plain.all() else int(plain.argmin())
+    level = 0.5 / 255 if spread == 0 else _LEVEL + 4 * spread / np.sqrt(rgb.shape[1])
+    count, noise, colour = 0, 0.0, np.zeros(3, np.float32)
+    for row in rgb[:most]:
+        mean, deviation = row.mean(0), float(row.std(0).mean())
+        with_row = colour + (mean - colour) / (count + 1)
+        if deviation > spread + 1e-4 or np.abs(mean - with_row).max() > level:
+            break
+        count, noise, colour = count + 1, noise + (deviation - noise) / (count + 1), with_row
     if count == 0:
         return 0
-    first, further = (_distance(rgb, count + beyond, colour[count - 1]) for beyond in (_RIM, _INSIDE))
-    noise = float(spreads[:count].mean())
+    first, further = (_distance(rgb, count + beyond, colour) for beyond in (_RIM, _INSIDE))
     ends = first > _STEP + noise and first >= _AT_ONCE * further
     return count + (_RIM if spread else 0) if ends else 0
 

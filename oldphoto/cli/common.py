@@ -230,7 +230,16 @@ def batch_options(done: str) -> Callable[[Callable[..., None]], Callable[..., No
             device: str = "cpu",
             **others: Any,
         ) -> None:
-            run = Run(jobs, log, None, dry_run, verbose, quiet, done, device, timeout)
+            run = Run(
+                jobs=jobs,
+                log=log,
+                dry_run=dry_run,
+                verbose=verbose,
+                quiet=quiet,
+                done=done,
+                device=device,
+                timeout=timeout,
+            )
             command(run=run, **others)
 
         return _batch_options(packed)
