@@ -22,7 +22,7 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """The weights of red, green and blue in brightness (ITU-R BT.601)."""
 
 
-def as_picture(values: NDArray[Any], dimensions: int, what: str, in_place: bool = False) -> FloatImage:
+def as_image(values: NDArray[Any], dimensions: int, what: str, in_place: bool = False) -> FloatImage:
     """A picture (3 ``dimensions``) or a mask (2) as stages take it: contiguous float32 in [0, 1].
 
     Values beyond that range, which resampling leaves, are cut off; ``in_place`` in the memory of ``values``, which else

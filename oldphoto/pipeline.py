@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oldphoto.arrays import FloatImage, HalfImage, as_picture, is_gray
+from oldphoto.arrays import FloatImage, HalfImage, as_image, is_gray
 from oldphoto.blending import blend_all
 from oldphoto.errors import PhotoError, UsageError
 from oldphoto.faces import Detector, Face, FaceFinder, IdentityGuard, crop_face
@@ -116,8 +116,8 @@ class Restorer:
             The picture or the mask has another shape, is of integers or holds values that are no numbers, or the
             point-spread function to deblur with is larger.
         """
-        rgb = as_picture(rgb, 3, "a photo", in_place)
-        mask = None if mask is None else as_picture(mask, 2, "a mask")
+        rgb = as_image(rgb, 3, "a photo", in_place)
+        mask = None if mask is None else as_image(mask, 2, "a mask")
         if mask is not None and mask.shape != rgb.shape[:2]:
             raise PhotoError(f"the mask is {_size(mask)} px, the photo {_size(rgb)}: they must be of one size")
         gray = gray or is_gray(rgb)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oldphoto import checkpoints
-from oldphoto.arrays import FloatImage, as_picture
+from oldphoto.arrays import FloatImage, as_image
 from oldphoto.nets.inference import rearranged
 from oldphoto.nets.unet import ScratchUNet
 from oldphoto.nets.windows import Window
@@ -86,13 +86,13 @@ class ScratchDetector:
     def detect(self, rgb: FloatImage) -> FloatImage:
         """The mask of a photo H × W × 3 in [0, 1]: H × W, 0 = intact, up to SURE = damaged, grown by a pixel.
 
-        Values between say how likely damage is; half and more counts as damaged. Raises PhotoError as `as_picture`.
+        Values between say how likely damage is; half and more counts as damaged. Raises PhotoError as `as_image`.
         """
         return to_mask(self.probability(rgb))
 
     def probability(self, rgb: FloatImage) -> FloatImage:
-        """How likely each pixel is damaged, H × W in [0, 1]. Raises PhotoError as `as_picture`."""
-        probability = self._seen(as_picture(rgb, 3, "a photo"))
+        """How likely each pixel is damaged, H × W in [0, 1]. Raises PhotoError as `as_image`."""
+        probability = self._seen(as_image(rgb, 3, "a photo"))
         for rows in strips(len(probability)):
             probability[rows] = where_rare(torch.from_numpy(probability[rows])).numpy()
         return probability

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oldphoto import checkpoints
-from oldphoto.arrays import FloatImage, HalfImage, as_picture
+from oldphoto.arrays import FloatImage, HalfImage, as_image
 from oldphoto.nets.inference import rearranged
 from oldphoto.nets.tone import FIELD, ToneMap, ToneNet
 from oldphoto.nets.translation import TranslationNet
@@ -59,9 +59,9 @@ class Translator:
 
         ``strength`` scales the whole change, from 0 (the photo as it was) to 1. The input is not changed, unless
         ``in_place`` lets it be worked on, which saves its memory where the strength is 1. Raises PhotoError as
-        `as_picture`.
+        `as_image`.
         """
-        rgb = as_picture(rgb, 3, "a photo", in_place)
+        rgb = as_image(rgb, 3, "a photo", in_place)
         usable = rgb.flags.c_contiguous and rgb.flags.writeable
         picture = rgb if in_place and strength == 1 and usable else np.array(rgb, np.float32, order="C")
         damage = None if mask is None or not mask.any() else (mask, fill_holes(picture, mask))

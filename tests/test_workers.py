@@ -19,7 +19,7 @@ from PIL import Image
 
 from oldphoto import batch
 from oldphoto.batch import Job, Result, Work
-from oldphoto.classical.methods import MEMORY_A_PIXEL
+from oldphoto.classical.methods import BYTES_A_PIXEL
 from oldphoto.cli import main
 from oldphoto.errors import CheckpointError, PhotoError, WorkerError
 from oldphoto.imagefile import Photo, atomically, write_photo
@@ -160,7 +160,7 @@ def test_as_many_at_once_as_there_is_work_and_room_for(monkeypatch: pytest.Monke
     assert default_jobs(100, "cpu") == default_jobs(100, "cuda:1") == 1
     monkeypatch.setattr("oldphoto.machine.free_memory", lambda: 20 * 1024**3)
     assert default_jobs(100, "cuda:1") == 2
-    assert (default_jobs(100, "cpu"), default_jobs(100, "cpu", memory_a_pixel=MEMORY_A_PIXEL["tv"])) == (8, 3)
+    assert (default_jobs(100, "cpu"), default_jobs(100, "cpu", memory_a_pixel=BYTES_A_PIXEL["tv"])) == (8, 3)
 
 
 def test_large_scans_are_worked_on_by_as_many_as_the_memory_holds(

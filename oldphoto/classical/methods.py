@@ -16,7 +16,7 @@ DEBLURRING = {
 
 DEFAULT = "hqs"
 
-MEMORY_A_PIXEL = {
+BYTES_A_PIXEL = {
     "inverse": 50, "wiener": 65, "hqs": 75, "unsupervised-wiener": 105, "richardson-lucy": 130, "tv": 195, "nlm": 80,
 }  # fmt: skip
 """Bytes that a method takes for each pixel of a photo, that of the photo included, as measured; others take less."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from oldphoto import loading
-from oldphoto.classical.methods import DEBLURRING, DEFAULT, MEMORY_A_PIXEL
+from oldphoto.classical.methods import BYTES_A_PIXEL, DEBLURRING, DEFAULT
 from oldphoto.cli.common import (
     NumberType,
     PathType,
@@ -110,7 +110,7 @@ def deblur(
         reference=reference,
         max_pixels=max_pixels,
     )
-    run = replace(run, memory_a_pixel=MEMORY_A_PIXEL[method])
+    run = replace(run, memory_a_pixel=BYTES_A_PIXEL[method])
     carry_out(run, make_plan, make_work)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from oldphoto import loading
-from oldphoto.classical.methods import DENOISING, MEMORY_A_PIXEL
+from oldphoto.classical.methods import BYTES_A_PIXEL, DENOISING
 from oldphoto.cli.common import (
     Run,
     batch_options,
@@ -64,6 +64,6 @@ def denoise(
 
         return batch.plan(source, output, photo_naming(), overwrite=overwrite)
 
-    run = replace(run, memory_a_pixel=MEMORY_A_PIXEL.get(method, 0))
+    run = replace(run, memory_a_pixel=BYTES_A_PIXEL.get(method, 0))
     options = {"device": run.device, "tile": tile, "quality": quality, "stamp": not no_stamp, "max_pixels": max_pixels}
     carry_out(run, make_plan, partial(loading.denoising, method, weights, **options))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from oldphoto import loading
-from oldphoto.classical.methods import MEMORY_A_PIXEL, method_and_psf
+from oldphoto.classical.methods import BYTES_A_PIXEL, method_and_psf
 from oldphoto.cli.common import (
     FAILED,
     PathType,
@@ -223,7 +223,7 @@ def _memory_to_deblur(text: str) -> int:
     method, psf = method_and_psf(text)
     if psf != "auto":
         parse(psf)
-    return MEMORY_A_PIXEL[method]
+    return BYTES_A_PIXEL[method]
 
 
 def _connect(address: str, cpus: float, gpus: float | None, most: int | None) -> Cluster:

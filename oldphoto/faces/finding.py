@@ -11,7 +11,7 @@ import cv2
 import dlib
 import numpy as np
 
-from oldphoto.arrays import ByteImage, FloatImage, as_picture
+from oldphoto.arrays import ByteImage, FloatImage, as_image
 from oldphoto.errors import UsageError
 from oldphoto.faces.alignment import CANONICAL, CROP, Box, Face
 from oldphoto.faces.cnn import FaceSearch
@@ -78,9 +78,9 @@ class FaceFinder:
     def find(self, rgb: FloatImage) -> list[Face]:
         """Faces of a photo, H × W × 3 in [0, 1], from left to right; none is an empty list.
 
-        Raises PhotoError as `as_picture`.
+        Raises PhotoError as `as_image`.
         """
-        rgb = as_picture(rgb, 3, "a photo")
+        rgb = as_image(rgb, 3, "a photo")
         with self._lock:
             faces = self._search_hog(rgb)
             if self._kind == "cnn":

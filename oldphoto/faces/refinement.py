@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from oldphoto import checkpoints
-from oldphoto.arrays import FloatImage, as_picture
+from oldphoto.arrays import FloatImage, as_image
 from oldphoto.errors import CheckpointError, UsageError
 from oldphoto.faces.alignment import CROP
 from oldphoto.nets.facegan import FaceNet
@@ -57,8 +57,8 @@ class FaceRefiner:
         return net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def refine(self, crop: FloatImage) -> FloatImage:
-        """The refined face of a canonical crop, CROP × CROP × 3 in [0, 1]. Raises PhotoError as `as_picture`."""
-        crop = as_picture(crop, 3, "a face")
+        """The refined face of a canonical crop, CROP × CROP × 3 in [0, 1]. Raises PhotoError as `as_image`."""
+        crop = as_image(crop, 3, "a face")
         if self._model is None:
             refined = self._run(self.net, crop)
         else:
