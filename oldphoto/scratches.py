@@ -28,8 +28,9 @@ MIRRORED = 192
 little."""
 
 TOLD = 384
-"""With a short side below twice this, px, the network is told what a photo shows, which goes through in one piece. From
-there on a scan shows no more than a smaller one, but thinner things: what was found in that stays found."""
+"""With a short side below twice this, px, the network is told what a photo shows, which goes through in one piece,
+however small the tiles. From there on a scan shows no more than a smaller one, but thinner things: what was found in
+that stays found."""
 
 ENLARGEMENTS = (1.2, 1.4)
 """A photo of such a size is looked at so many times enlarged, and damage is what any of these looks shows. As sharp as
@@ -105,7 +106,7 @@ class ScratchDetector:
         height, width = rgb.shape[:2]
         for factor in ENLARGEMENTS if max(height, width) <= TILE else (1.0,):
             enlarged = cv2.resize(rgb, (round(factor * width), round(factor * height)), interpolation=cv2.INTER_LINEAR)
-            seen = self._coarse_to_fine(np.asarray(enlarged, np.float32), round(factor * self.tile))
+            seen = self._coarse_to_fine(np.asarray(enlarged, np.float32), round(factor * max(self.tile, TILE)))
             np.maximum(found, cv2.resize(seen, (width, height), interpolation=cv2.INTER_AREA), out=found)
         return found
 
