@@ -517,3 +517,9 @@ def test_restore_refuses_to_deblur_by_what_is_no_method_or_blur(
     assert why in refused.output
     assert "--psf" not in refused.output
     assert not (tmp_path / "no.png").exists()
+
+
+def test_of_two_methods_none_is_taken(tmp_path: Path) -> None:
+    result = run("deblur", tmp_path / "in", tmp_path / "out", "--wiener", "--unsupervised-wiener")
+    assert result.exit_code == 2
+    assert "--wiener and --unsupervised-wiener: one method at a time" in result.stderr

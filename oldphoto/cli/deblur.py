@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +31,18 @@ if TYPE_CHECKING:
 
 
 def _methods(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command a flag for every method, and the ``method`` that is chosen."""
+
+    @wraps(function)
+    def with_method(**options: Any) -> Any:
+        chosen = [name for name in DEBLURRING if options.pop(name.replace("-", "_"))]
+        if len(chosen) > 1:
+            raise click.UsageError(f"--{chosen[0]} and --{chosen[1]}: one method at a time, or --compare.")
+        return function(method=chosen[0] if chosen else DEFAULT, **options)
+
     for name, text in reversed(DEBLURRING.items()):
-        default = name if name == DEFAULT else None
-        function = click.option(f"--{name}", "method", flag_value=name, default=default, help=text)(function)
-    return function
+        with_method = click.option(f"--{name}", is_flag=True, help=text)(with_method)
+    return with_method
 
 
 @click.command()
