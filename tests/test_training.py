@@ -326,6 +326,16 @@ def test_a_held_out_name_may_have_blanks(tmp_path: Path) -> None:
     assert len(load_images(tmp_path, "photos")) == 1
 
 
+def test_a_held_out_name_that_no_file_has_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("grandfather.png", "grandmother.png"):
+        save(tmp_path / "photos" / name, np.full((8, 8, 3), 0.5, np.float32))
+    (tmp_path / "heldout-photos.txt").write_text("grandfather.png\ngrandmother.jpg\n")
+    assert len(load_held_out(tmp_path, "photos")) == 1
+    (told,) = caplog.messages
+    assert "grandmother.jpg" in told
+    assert "grandfather.png" not in told
+
+
 def test_images_are_read_as_photos_are(photo: Photo, tmp_path: Path) -> None:
     """Turned as EXIF says, as those are that people annotate, all their bits, whatever else has their name."""
     picture = np.round(255 * photo("coffee")[:40, :60]).astype(np.uint8)

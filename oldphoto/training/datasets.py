@@ -91,8 +91,15 @@ def load_named(data: Path, folder: str, mode: str = "RGB") -> dict[str, ByteImag
 
 
 def load_held_out(data: Path, folder: str, mode: str = "RGB") -> list[ByteImage]:
-    """The held-out images of ``data/folder``, in sorted order. Raises UsageError if none."""
+    """The held-out images of ``data/folder``, in sorted order. Raises UsageError if none.
+
+    Warns of held-out names that no file has: what was meant is trained on.
+    """
     kept = held_out(data)
+    unknown = sorted(kept - {path.name for path in data.glob("*/*")})
+    if unknown:
+        some = ", ".join(unknown[:3])
+        logger.warning("%s: %d names are held out that no file here has, as %s", data, len(unknown), some)
     folder_of_data = data / folder
     if folder_of_data.is_dir() and not any(path.name in kept for path in folder_of_data.iterdir()):
         raise UsageError(f"{data}: no heldout-*.txt names a file of '{folder}': some have to be kept from training")
