@@ -52,6 +52,12 @@ def is_gray(rgb: FloatImage) -> bool:
     return np.array_equal(rgb[..., 0], rgb[..., 1]) and np.array_equal(rgb[..., 0], rgb[..., 2])
 
 
+def neutralise(rgb: FloatImage) -> None:
+    """Give all three channels of a picture, H × W × 3, their mean, in place."""
+    for row in rgb:  # so that no temporary is as large as the picture
+        row[:] = row.mean(1, keepdims=True)
+
+
 def black_and_white(rgb: FloatImage) -> FloatImage:
     """A colour picture, H × W × 3, with its brightness in all three channels."""
     return np.repeat((rgb @ LUMA)[..., None], 3, 2)

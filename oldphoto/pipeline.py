@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oldphoto.arrays import FloatImage, HalfImage, as_image, is_gray
+from oldphoto.arrays import FloatImage, HalfImage, as_image, is_gray, neutralise
 from oldphoto.blending import blend_all
 from oldphoto.errors import PhotoError, UsageError
 from oldphoto.faces import Detector, Face, FaceFinder, IdentityGuard, crop_face
-from oldphoto.pyramid import strips
 from oldphoto.stages import face_refiner, scratch_detector, translator
 
 if TYPE_CHECKING:
@@ -132,7 +131,7 @@ class Restorer:
         with _timed(seconds, "translate"):
             restored = self.translator.translate(rgb, damage, self.options.strength, in_place)
             if gray:
-                _neutralise(restored)
+                neutralise(restored)
         faces: tuple[Face, ...] = ()
         warnings: tuple[str, ...] = ()
         if self.finder is not None and self.options.strength > 0:
@@ -141,7 +140,7 @@ class Restorer:
                 if faces:
                     restored, warnings = self._refine(restored, faces)
                 if faces and gray:
-                    _neutralise(restored)
+                    neutralise(restored)
         mask = None if damage is None else damage.astype(np.float32, copy=False)
         return Restoration(restored, mask, faces, seconds, warnings)
 
@@ -184,12 +183,6 @@ def _told(shares: list[float]) -> tuple[str, ...]:
 
 def _size(picture: FloatImage) -> str:
     return f"{picture.shape[1]} × {picture.shape[0]}"
-
-
-def _neutralise(rgb: FloatImage) -> None:
-    """Give all three channels their mean, in place."""
-    for rows in strips(len(rgb)):
-        rgb[rows] = rgb[rows].mean(2, keepdims=True)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from oldphoto import __version__, audit, batch
-from oldphoto.arrays import FloatImage
+from oldphoto.arrays import FloatImage, neutralise
 from oldphoto.batch import Found, Job, Naming, Outcome, Plan, Result, Work
 from oldphoto.errors import OldphotoError, PhotoError, UsageError
 from oldphoto.imagefile import (
@@ -419,13 +419,14 @@ def ageing(*, seed: int = 0, severity: float | None = None, quality: int = 95, m
             photo = read_photo(job.source, max_pixels)
         with watch.timing("ageing"):
             aged = age_by_name(photo.rgb, str(job.name), seed, severity)
-            rgb = np.repeat(aged.photo.mean(2, keepdims=True), 3, 2) if photo.gray else aged.photo
+            if photo.gray:
+                neutralise(aged.photo)
         with watch.timing("write"):
             if job.save_mask is not None:
                 kept = _save_mask(aged.mask, job.save_mask, job.keeps_mask)
                 if kept is not None:  # a photo beside the mask of another one would deceive whoever trains on it
                     raise PhotoError(kept)
-            written = write_photo(photo.with_rgb(rgb), job.target, format_of(job.target), quality)
+            written = write_photo(photo.with_rgb(aged.photo), job.target, format_of(job.target), quality)
         return Result(
             seconds=watch.seconds,
             damaged_share=float((aged.mask >= DAMAGED).mean()),
@@ -501,8 +502,9 @@ def filtering(
             notices.extend([] if notice is None else [notice])
             for key, told in filtered.how.items():
                 how.setdefault(key, []).append(told)
-            rgb = filtered.rgb
-            return photo.with_rgb(np.repeat(rgb.mean(2, keepdims=True), 3, 2) if photo.gray else rgb)
+            if photo.gray:
+                neutralise(filtered.rgb)
+            return photo.with_rgb(filtered.rgb)
 
         with watch.timing_the_rest("write"):
             written = write_pages(map(changed, range(file.pages)), job.target, format, quality, software)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oldphoto.arrays import FloatImage, is_gray
+from oldphoto.arrays import FloatImage, is_gray, neutralise
 from oldphoto.classical.blind import estimate_blur, find_psf
 from oldphoto.classical.deconvolution import check, deconvolve
 from oldphoto.classical.margins import inside_margin
@@ -110,7 +110,7 @@ class Deblurrer:
         inside, restored = inside_margin(rgb), rgb.copy()
         restored[inside] = deconvolve(rgb[inside], psf, method, self.balance, self.prior)
         if is_gray(rgb):
-            restored[:] = restored.mean(2, keepdims=True)
+            neutralise(restored)
         return restored
 
     def _load_prior(self) -> None:

@@ -13,7 +13,7 @@ import scipy.ndimage
 import scipy.special
 from skimage import restoration
 
-from oldphoto.arrays import FloatImage, is_gray
+from oldphoto.arrays import FloatImage, is_gray, neutralise
 from oldphoto.classical.learned import Denoiser
 from oldphoto.classical.methods import DENOISING
 from oldphoto.classical.noise import Noise, estimate_noise, impulse_mask, measure, noise_sigma
@@ -230,14 +230,15 @@ def _peak(rgb: FloatImage) -> float:
 
 def _by_channel(rgb: FloatImage, function: Callable[[FloatImage], FloatImage]) -> FloatImage:
     """Apply a function to each channel, to one alone where all are the same."""
-    if np.array_equal(rgb[..., 0], rgb[..., 1]) and np.array_equal(rgb[..., 0], rgb[..., 2]):
+    if is_gray(rgb):
         return np.repeat(function(np.ascontiguousarray(rgb[..., 0]))[..., None], 3, 2)
     return np.stack([function(np.ascontiguousarray(rgb[..., channel])) for channel in range(3)], 2)
 
 
 def _finished(rgb: FloatImage, result: FloatImage) -> FloatImage:
     """The result in [0, 1], gray where the photo is."""
-    result = result.reshape(rgb.shape)  # scikit-image drops axes of one pixel
+    # scikit-image drops axes of one pixel.
+    finished = np.ascontiguousarray(result.reshape(rgb.shape).clip(0, 1), np.float32)
     if is_gray(rgb):
-        result = np.repeat(result.mean(2, keepdims=True), 3, 2)
-    return np.ascontiguousarray(result.clip(0, 1), np.float32)
+        neutralise(finished)
+    return finished
