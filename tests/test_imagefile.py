@@ -218,7 +218,7 @@ def test_a_tiff_keeps_what_photoshop_says_but_no_old_preview(tmp_path: Path, byt
         assert bytes(image.tag_v2[34377]) == resource(1028, caption) + resource(1034, b"\1")
         assert 37724 not in image.tag_v2
         assert np.array_equal(np.asarray(image), COLOUR)
-    assert write_photo(photo, tmp_path / "b.png") == ("IPTC left out: kept only where TIFF stays TIFF",)
+    assert write_photo(photo, tmp_path / "b.png") == ("IPTC left out: PNG has no place for that",)
 
 
 def test_a_png_keeps_its_texts_and_what_it_says_of_its_colours(tmp_path: Path) -> None:
@@ -236,11 +236,35 @@ def test_a_png_keeps_its_texts_and_what_it_says_of_its_colours(tmp_path: Path) -
             assert image.info["gamma"] == 1.0
 
 
-@pytest.mark.parametrize("target", ["tif", "webp", "bmp"])
-def test_what_another_format_cannot_say_is_told(tmp_path: Path, target: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "lost"),
+    [("tif", "extended XMP, comment"), ("webp", "extended XMP, comment, IPTC"), ("bmp", "extended XMP, comment, IPTC")],
+)
+def test_what_another_format_cannot_say_is_told(tmp_path: Path, target: str, lost: str) -> None:
     (tmp_path / "a.jpg").write_bytes(captioned_jpeg())
     warnings = write_photo(read_photo(tmp_path / "a.jpg"), tmp_path / f"b.{target}")
-    assert any(warning.startswith("extended XMP, comment, IPTC left out") for warning in warnings)
+    assert any(warning.startswith(f"{lost} left out") for warning in warnings)
+
+
+def test_captions_of_a_jpeg_are_those_of_its_tiff_and_of_the_jpeg_that_this_becomes(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(captioned_jpeg())
+    write_photo(read_photo(tmp_path / "a.jpg"), tmp_path / "b.tif")
+    write_photo(read_photo(tmp_path / "b.tif"), tmp_path / "c.jpg")
+    for name in ("b.tif", "c.jpg"):
+        with Image.open(tmp_path / name) as image:
+            assert IptcImagePlugin.getiptcinfo(image) == {(2, 120): b"Oma Erna!"}
+    with Image.open(tmp_path / "b.tif") as image:
+        assert bytes(image.tag_v2[34377]).endswith(resource(1034, b"\1"))
+
+
+def test_photoshops_data_without_captions_is_not_called_so(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(COLOUR).save(stream, "JPEG")
+    content = b"Photoshop 3.0\0" + resource(1034, b"\1")
+    segment = struct.pack(">BBH", 0xFF, 0xED, len(content) + 2) + content
+    (tmp_path / "a.jpg").write_bytes(stream.getvalue()[:2] + segment + stream.getvalue()[2:])
+    told = write_photo(read_photo(tmp_path / "a.jpg"), tmp_path / "b.png")
+    assert told == ("Photoshop's data left out: PNG has no place for that",)
 
 
 @quick

@@ -201,3 +201,68 @@ def test_the_captions_of_a_tiff_are_found_in_a_jpeg(tmp_path: Path, tags: str, b
         assert (tmp_path / name).read_bytes().count(b"Photoshop 3.0") == 1
     for suffix in ("png", "webp"):
         assert any(warning.startswith("IPTC") for warning in write_photo(photo, tmp_path / f"b.{suffix}"))
+
+
+# ---------------------------------------------------------------------------------------------------- the other formats
+
+
+def bmp_with_profile(profile: bytes, kind: int = 0x4D424544) -> bytes:
+    """A BMP of version 5 that ends in a colour profile."""
+    height, width = COLOUR.shape[:2]
+    pixels = COLOUR[::-1, :, ::-1].tobytes()
+    head = struct.pack("<IiiHHIIiiII", 124, width, height, 1, 24, 0, len(pixels), 11811, 11811, 0, 0) + bytes(16)
+    head += struct.pack("<I", kind) + bytes(48) + struct.pack("<IIII", 4, 124 + len(pixels), len(profile), 0)
+    return b"BM" + struct.pack("<IHHI", 138 + len(pixels) + len(profile), 0, 0, 138) + head + pixels + profile
+
+
+def test_the_profile_of_a_bmp_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.bmp").write_bytes(bmp_with_profile(SRGB))
+    photo = read_photo(tmp_path / "a.bmp")
+    assert np.array_equal(bytes_of(photo), COLOUR)
+    assert photo.icc == SRGB
+    assert write_photo(photo, tmp_path / "b.png") == ()
+    assert write_photo(photo, tmp_path / "b.bmp") == ("ICC left out: BMP holds none",)
+
+
+def test_a_profile_of_a_bmp_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.bmp").write_bytes(bmp_with_profile(SRGB)[:-20])
+    assert read_photo(tmp_path / "a.bmp").warnings == ("damaged colour profile left out",)
+    (tmp_path / "a.bmp").write_bytes(bmp_with_profile(b"scanner.icc", kind=0x4C494E4B))
+    assert read_photo(tmp_path / "a.bmp").warnings == ("colour profile left out: the file names another that holds it",)
+
+
+def test_a_lossless_webp_stays_so(tmp_path: Path) -> None:
+    for lossless in (False, True):
+        Image.fromarray(COLOUR).save(tmp_path / "a.webp", lossless=lossless)
+        photo = read_photo(tmp_path / "a.webp")
+        write_photo(photo, tmp_path / "b.webp")
+        again = read_photo(tmp_path / "b.webp")
+        assert np.array_equal(bytes_of(again), bytes_of(photo)) == lossless
+        assert (b"VP8L" in (tmp_path / "b.webp").read_bytes()) == lossless
+
+
+def test_what_else_a_webp_holds_is_named(tmp_path: Path) -> None:
+    Image.fromarray(COLOUR).save(tmp_path / "a.webp", exif=Image.Exif().tobytes())
+    content = bytearray((tmp_path / "a.webp").read_bytes())
+    content += b"C2PA" + struct.pack("<I", 6) + b"signed"
+    content[4:8] = struct.pack("<I", len(content) - 8)
+    (tmp_path / "a.webp").write_bytes(content + b"a film")
+    assert read_photo(tmp_path / "a.webp").warnings == (
+        "data of another program (C2PA) left out",
+        "6 bytes behind the picture left out",
+    )
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp", ".bmp"])
+@pytest.mark.parametrize("dpi", [(5e9, 300.0), (300.0, 1e-6), (5.4e7, 5.4e7)])
+def test_a_resolution_beyond_all_measure_costs_no_photo(tmp_path: Path, suffix: str, dpi: tuple[float, float]) -> None:
+    (told,) = write_photo(make_photo(dpi=dpi), tmp_path / f"a{suffix}")
+    assert "dpi left out" in told
+    assert bytes_of(read_photo(tmp_path / f"a{suffix}")).shape == COLOUR.shape
+
+
+def test_xmp_that_is_long_by_its_padding_alone_goes_into_a_jpeg(tmp_path: Path) -> None:
+    packet = b'<?xpacket begin=""?><x:xmpmeta xmlns:x="adobe:ns:meta/">Oma</x:xmpmeta>'
+    photo = make_photo(xmp=packet + 70_000 * b" " + b'<?xpacket end="w"?>')
+    assert write_photo(photo, tmp_path / "a.jpg") == ()
+    assert read_photo(tmp_path / "a.jpg").xmp == packet + b'\n<?xpacket end="w"?>'

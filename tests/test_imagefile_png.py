@@ -105,3 +105,43 @@ def test_narrow_pictures_of_noise_can_be_written(tmp_path: Path, width: int, kin
     alpha = None if channels == 1 else np.ascontiguousarray(noise[..., 0])
     write_photo(photo_of(noise, alpha=alpha), tmp_path / "a.png")
     assert np.array_equal(bytes_of(read_photo(tmp_path / "a.png")), noise)
+
+
+PASSES = {
+    False: [(0, 0, 1, 1)],
+    True: [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)],
+}
+"""The first row and column of each part of a picture, and the steps from there."""
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "bits", "channels"), [(0, 1, 1), (0, 8, 1), (2, 8, 3), (2, 16, 3), (4, 8, 2), (6, 8, 4)]
+)
+def test_a_picture_that_lacks_rows_is_refused(
+    tmp_path: Path, kind: int, bits: int, channels: int, interlaced: bool
+) -> None:
+    """All chunks and the compressed stream are whole: it only ends too early."""
+    shapes = [np.empty((48, 60))[top::down, left::across].shape for top, left, down, across in PASSES[interlaced]]
+    rows = [bytes(1 + -(-width * bits * channels // 8)) for height, width in shapes for _ in range(height)]
+    head = struct.pack(">IIBBBBB", 60, 48, bits, kind, 0, 0, interlaced)
+    for there in (len(rows), len(rows) - 1, len(rows) // 2):
+        pixels = zlib.compress(b"".join(rows[:there]))
+        chunks = (chunk(b"IHDR", head), chunk(b"IDAT", pixels), chunk(b"IEND", b""))
+        (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+        if there < len(rows):
+            assert_refused(tmp_path / "a.png", "is damaged or incomplete")
+        else:
+            assert read_photo(tmp_path / "a.png").rgb.shape == (48, 60, 3)
+
+
+def test_chunks_of_other_programs_are_kept_where_the_format_allows_it_and_else_named(tmp_path: Path) -> None:
+    content = colour_png(chunk(b"prVt", b"of the archive"), chunk(b"caBX", b"signed"), chunk(b"sBIT", b"\5\5\5"))
+    (tmp_path / "a.png").write_bytes(content + b"a film")
+    photo = read_photo(tmp_path / "a.png")
+    assert photo.warnings == ("data of another program (caBX) left out", "6 bytes behind the picture left out")
+    assert write_photo(photo, tmp_path / "b.png") == ()
+    assert chunk(b"prVt", b"of the archive") in (tmp_path / "b.png").read_bytes()
+    assert write_photo(photo, tmp_path / "b.tif") == (
+        "data of another program (prVt) left out: TIFF has no place for that",
+    )

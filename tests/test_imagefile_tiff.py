@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,9 @@ import pytest
 import tifffile
 from PIL import Image
 from skimage import data
-from test_imagefile import COLOUR, GRAY, assert_refused, bytes_of
+from test_imagefile import COLOUR, GRAY, SRGB, assert_refused, bytes_of, full_exif, make_photo
 
-from oldphoto.imagefile import open_photo, read_photo, write_pages
+from oldphoto.imagefile import open_photo, read_photo, write_pages, write_photo
 
 LARGE = np.ascontiguousarray(data.astronaut()[:256, 128:384])
 BLACK_AND_WHITE = LARGE[..., 1] > 110
@@ -132,3 +135,81 @@ def test_a_page_of_an_imagej_stack_can_be_opened_alone(tmp_path: Path) -> None:
     assert np.array_equal(tifffile.imread(tmp_path / "c.tif"), stack)
     with tifffile.TiffFile(tmp_path / "c.tif") as tiff:
         assert tiff.pages[0].description.startswith("ImageJ=")
+
+
+def test_a_tiff_that_is_cut_off_within_its_metadata_is_not_taken_for_whole(tmp_path: Path) -> None:
+    """They stand behind the pixels: a copy that was interrupted loses them alone."""
+    photo = make_photo(exif=full_exif(), icc=SRGB, dpi=(600.0, 600.0))
+    write_photo(photo, tmp_path / "a.tif")
+    content, whole = (tmp_path / "a.tif").read_bytes(), read_photo(tmp_path / "a.tif")
+    assert (whole.warnings, whole.icc, whole.dpi) == ((), SRGB, (600.0, 600.0))
+    for lost in (1, 10, 90, 120, 300, 600, 700, 1000, len(content) // 4):
+        (tmp_path / "cut.tif").write_bytes(content[:-lost])
+        if lost < 100:  # only directories of their own lose something
+            assert read_photo(tmp_path / "cut.tif").warnings == ("damaged GPS position left out",)
+        else:
+            assert_refused(tmp_path / "cut.tif", "truncated|damaged")
+
+
+def test_exif_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    write_photo(make_photo(exif=full_exif()), tmp_path / "a.tif")
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    at = content.index(struct.pack(">HHI", 34665, 4, 1))
+    struct.pack_into(">I", content, at + 8, 99_999_999)
+    (tmp_path / "a.tif").write_bytes(content)
+    assert read_photo(tmp_path / "a.tif").warnings == ("damaged EXIF left out",)
+
+
+def test_pages_of_both_byte_orders_make_one_file(tmp_path: Path) -> None:
+    for name, order in (("little.tif", "<"), ("big.tif", ">")):
+        tags = [(40000, 3, 2, (1, 2), True), (40001, 5, 1, (7, 3), True), (40002, 2, 0, "scanned 1998", True)]
+        tifffile.imwrite(tmp_path / name, COLOUR, photometric="rgb", byteorder=order, extratags=tags)
+    photos = [read_photo(tmp_path / name) for name in ("little.tif", "big.tif")]
+    write_pages(photos, tmp_path / "both.tif", "tif")
+    with tifffile.TiffFile(tmp_path / "both.tif") as tiff:
+        for page in tiff.pages:
+            assert [page.tags[number].value for number in (40000, 40001, 40002)] == [(1, 2), (7, 3), "scanned 1998"]
+
+
+@pytest.mark.parametrize("kind", [3, 4, 11, 12])
+def test_a_resolution_of_another_type_of_number_is_read(tmp_path: Path, kind: int) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", COLOUR, photometric="rgb", resolution=(7, 7), resolutionunit=2)
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    packed = struct.pack({3: "<H2x", 4: "<I", 11: "<f", 12: "<d"}[kind], 300)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        places = [tiff.pages[0].tags[number].offset for number in (282, 283)]
+    for place in places:
+        struct.pack_into("<HI", content, place + 2, kind, 1)
+        content[place + 8 : place + 12] = packed if len(packed) == 4 else struct.pack("<I", len(content))
+    (tmp_path / "a.tif").write_bytes(bytes(content) + packed)
+    assert read_photo(tmp_path / "a.tif").dpi == (300.0, 300.0)
+
+
+def test_a_strip_that_expands_without_measure_is_refused_before_it_does(tmp_path: Path) -> None:
+    strip = zlib.compress(bytes(300_000_000))
+    tags = [(530, 3, 2, (2, 2), True)]
+    tifffile.imwrite(tmp_path / "a.tif", COLOUR, photometric="ycbcr", compression="zlib", extratags=tags)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        page = tiff.pages[0]
+        places = {number: page.tags[number].valueoffset for number in (273, 279)}
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    struct.pack_into("<I", content, places[273], len(content))
+    struct.pack_into("<I", content, places[279], len(strip))
+    (tmp_path / "a.tif").write_bytes(content + strip)
+    tracemalloc.start()
+    assert_refused(tmp_path / "a.tif", "damaged")
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+def test_further_pictures_and_data_of_other_programs_are_named(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(COLOUR, photometric="rgb", subifds=1, metadata=None, extratags=[(42113, 2, 0, "0", True)])
+        writer.write(COLOUR[::-1], photometric="rgb", metadata=None)
+    with tifffile.TiffWriter(tmp_path / "b.tif", bigtiff=True) as writer:
+        writer.write(COLOUR, photometric="rgb", metadata=None, extratags=[(65001, 16, 1, 5, True)])
+    assert read_photo(tmp_path / "a.tif").warnings == (
+        "a further picture, which is a page below this one, left out",
+        "data of GDAL left out",
+    )
+    assert read_photo(tmp_path / "b.tif").warnings == ("tags of 64 bits left out",)

@@ -7,6 +7,8 @@ orientation reset is patched in place, so that maker notes, which point into the
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import re
 import struct
 from collections.abc import Mapping
@@ -30,6 +32,8 @@ _EXIF_WIDTH, _EXIF_HEIGHT = 40962, 40963
 ASCII, SHORT, LONG, RATIONAL = 2, 3, 4, 5
 _TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _INTEGERS = {1: "B", SHORT: "H", LONG: "I", 13: "I", 16: "Q", 18: "Q"}
+_NUMBERS = {SHORT: "H", LONG: "I", RATIONAL: "II", 11: "f", 12: "d"}
+_LARGEST = 2**32 - 1  # part of a ratio
 _MAX_DEPTH = 4
 _SHARED_BYTES = 2**16  # that tags may have in common with others, as some writers let equal values have
 
@@ -95,10 +99,11 @@ class Tag:
 
 @dataclass
 class Directory:
-    """The tags of one directory and the directories it points to, both by tag number."""
+    """The tags of one directory and the directories it points to, both by tag number; which of them are damaged."""
 
     tags: dict[int, Tag] = field(default_factory=dict)
     children: dict[int, Directory] = field(default_factory=dict)
+    damaged: list[int] = field(default_factory=list)
     next_at: int = -1  # where the offset of the next directory stands
 
 
@@ -125,7 +130,7 @@ def read_tree(file: BinaryIO, start: int | None = None) -> tuple[Layout, Directo
     ------
     ValueError
         If the header or the first directory is damaged, or values lie over each other. A damaged tag or child is left
-        out.
+        out, and named in ``damaged``.
     """
     source = _Source(file)
     head = source.read(0, 16)
@@ -155,6 +160,8 @@ def _read_directory(source: _Source, start: int, layout: Layout, depth: int) -> 
         at, data = first + (index + 1) * layout.entry.size - len(field_bytes), field_bytes[:size]
         if size > len(field_bytes):
             at = layout.offset.unpack(field_bytes)[0]
+        if at + size > source.size:
+            directory.damaged.append(number)
         if size == 0 or at + size > source.size:
             continue
         tag = Tag(kind, values, source.read(at, size) if size > len(data) else data, at)
@@ -164,7 +171,7 @@ def _read_directory(source: _Source, start: int, layout: Layout, depth: int) -> 
             try:
                 directory.children[number] = _read_directory(source, child, layout, depth - 1)
             except ValueError:
-                continue
+                directory.damaged.append(number)
     return directory
 
 
@@ -205,6 +212,20 @@ def pack_exif(directory: Directory, order: str) -> bytes:
 def open_exif(exif: bytes) -> tuple[Layout, Directory]:
     """Read an EXIF block (prefix included). Raises ValueError if it is damaged."""
     return read_tree(BytesIO(exif.removeprefix(PREFIX)))
+
+
+def reordered(directory: Directory, old: str, new: str) -> Directory:
+    """Return a directory and those below it in another byte order ("<" or ">")."""
+    if old == new:
+        return directory
+    tags = {number: _reordered(tag) for number, tag in directory.tags.items()}
+    return Directory(tags, {number: reordered(child, old, new) for number, child in directory.children.items()})
+
+
+def _reordered(tag: Tag) -> Tag:
+    size = _TYPE_SIZES[tag.kind] // (2 if tag.kind in (RATIONAL, 10) else 1)  # a ratio is a pair of numbers
+    values = (tag.data[start : start + size][::-1] for start in range(0, len(tag.data), size))
+    return dataclasses.replace(tag, data=b"".join(values))
 
 
 def descriptive(root: Directory) -> Directory:
@@ -298,17 +319,20 @@ def aspect(root: Directory, layout: Layout) -> tuple[float, float]:
 
 
 def _ratio(tag: Tag | None, layout: Layout) -> float | None:
-    if tag is None or tag.kind != RATIONAL or tag.count != 1:
+    """Return the positive number that a tag holds: a ratio, as the format asks for, or another, as some write."""
+    if tag is None or tag.count != 1 or tag.kind not in _NUMBERS:
         return None
-    numerator, denominator = struct.unpack(layout.order + "II", tag.data)
-    return numerator / denominator if numerator and denominator else None
+    numerator, *denominators = struct.unpack(layout.order + _NUMBERS[tag.kind], tag.data)
+    if 0 in denominators or not 0 < numerator < math.inf:
+        return None
+    return float(numerator / math.prod(denominators))
 
 
 def resolution_tags(dpi: tuple[float, float], layout: Layout) -> dict[int, Tag]:
     """Return the three tags that state a resolution in pixels an inch."""
     tags = {RESOLUTION_UNIT: Tag(SHORT, 1, struct.pack(layout.order + "H", 2))}
     for number, value in zip((X_RESOLUTION, Y_RESOLUTION), dpi, strict=True):
-        ratio = Fraction(value).limit_denominator(10_000)
+        ratio = Fraction(value).limit_denominator(max(1, min(10_000, int(_LARGEST / value))))
         tags[number] = Tag(RATIONAL, 1, struct.pack(layout.order + "II", ratio.numerator, ratio.denominator))
     return tags
 

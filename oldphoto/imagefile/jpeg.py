@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 
 import imagecodecs
@@ -20,7 +20,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from oldphoto.errors import PhotoError
 from oldphoto.imagefile import exif as exif_block
 from oldphoto.imagefile.photo import Extra, Raster, aspect_left_out
-from oldphoto.imagefile.photoshop import without_thumbnails
+from oldphoto.imagefile.photoshop import name_of, without_thumbnails
 
 SIGNATURE = b"\xff\xd8\xff"
 SEGMENT_LIMIT = 65533
@@ -150,7 +150,14 @@ def extras(data: bytes) -> tuple[Extra, ...]:
 def resource_extras(resources: bytes) -> tuple[Extra, ...]:
     """Return the segments that hold Photoshop's resources."""
     parts = [resources[start : start + _RESOURCES_PART] for start in range(0, len(resources), _RESOURCES_PART)]
-    return tuple(Extra("IPTC", "jpg", bytes((_APP13,)), _RESOURCES + part) for part in parts)
+    name = name_of(resources)
+    return tuple(Extra(name, "jpg", bytes((_APP13,)), _RESOURCES + part) for part in parts)
+
+
+def resources_of(extras: Iterable[Extra]) -> bytes:
+    """Return Photoshop's resources that such segments hold."""
+    contents = (extra.content for extra in extras if extra.format == "jpg")
+    return b"".join(content.removeprefix(_RESOURCES) for content in contents if content.startswith(_RESOURCES))
 
 
 def left_out(data: bytes, image: Image.Image) -> list[str]:
@@ -159,6 +166,8 @@ def left_out(data: bytes, image: Image.Image) -> list[str]:
     has_profile = any(marker == _APP2 and content.startswith(_ICC_PREFIX) for marker, content in segments)
     if has_profile and not image.info.get("icc_profile"):
         notes.append("damaged colour profile left out")
+    if sum(content.startswith(XMP_PREFIX) for marker, content in segments if marker == _APP1) > 1:
+        notes.append("all XMP packets but one left out")
     if image.info.get("jfif_unit") == 0:
         notes += aspect_left_out(*image.info["jfif_density"])
     others = sorted({marker - _APP0 for marker, content in segments if _is_unknown(marker, content)})

@@ -77,6 +77,8 @@ class Photo:
         Pixels an inch, (x, y), where the file says so.
     extras
         IPTC, comments and the like.
+    lossless
+        It comes from a WebP without loss, and is written as such a one.
     format
         "jpg", "png", "tif", "webp" or "bmp": what the photo is written in if nothing else is asked for.
     warnings
@@ -92,6 +94,7 @@ class Photo:
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
     extras: tuple[Extra, ...] = ()
+    lossless: bool = False
     format: str = "png"
     warnings: tuple[str, ...] = ()
 
@@ -102,7 +105,7 @@ class Photo:
 
 @dataclass
 class Raster:
-    """The pixels of a file as they are stored (not turned upright), with its metadata.
+    """The pixels of a file as they are stored, with its metadata: when read not turned upright yet.
 
     `pixels` is H × W for gray or H × W × 3, `alpha` H × W, both uint8 or both uint16.
     """
@@ -114,6 +117,7 @@ class Raster:
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
     extras: tuple[Extra, ...] = ()
+    lossless: bool = False
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -140,6 +144,11 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
     """Raise PhotoError, without the file's name, for more pixels than are asked for."""
     if width * height > max_pixels:
         raise PhotoError(f"has {width} by {height} pixels, more than {max_pixels:,}: {RAISE_LIMIT}")
+
+
+def eight_bits(samples: IntImage) -> NDArray[np.uint8]:
+    """Round samples of 16 bits to 8 bits."""
+    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def per_metre(dpi: float) -> int:

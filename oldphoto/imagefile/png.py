@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 
 import imagecodecs
@@ -17,9 +18,14 @@ from oldphoto.imagefile.photo import Extra, IntImage, Raster, per_metre
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NAMES = {b"tEXt": "text", b"zTXt": "text", b"iTXt": "text", b"iCCP": "colour profile", b"eXIf": "EXIF"}
+_OF_THE_PICTURE = (b"tRNS", b"pHYs", b"sBIT", b"bKGD", b"hIST", b"tIME", b"acTL", b"fcTL", b"fdAT")
 _COLOURS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
 _XMP, _RAW_EXIF = b"XML:com.adobe.xmp", b"Raw profile type exif"  # names of texts that are XMP and EXIF
 _HEADER_END = len(SIGNATURE) + 25  # the IHDR chunk is 25 bytes long
+
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the kind of colours
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_PIECE = 2**20
 
 _LEVEL = 4
 """Of compression: a third of the time that the usual 6 takes, for files of photos that are 0 to 10 % larger."""
@@ -92,10 +98,15 @@ def take_apart(data: bytes) -> Parts:
     kept: list[bytes | memoryview] = [SIGNATURE]
     for kind, whole in _chunks(data):
         content = bytes(whole[8:-4]) if kind in (*_NAMES, *_COLOURS) else b""
-        if kind not in _NAMES:
+        if kind in _COLOURS:
             kept.append(whole)
-            if kind in _COLOURS:
-                parts.extras += (Extra("gamma and primaries", "png", kind, content),)
+            parts.extras += (Extra("gamma and primaries", "png", kind, content),)
+        elif kind in _OF_THE_PICTURE or kind[:1].isupper():
+            kept.append(whole)
+        elif kind not in _NAMES and kind[3:].islower() and _is_intact(whole):  # the format calls it safe to copy
+            parts.extras += (Extra(f"data of another program ({_text(kind)})", "png", kind, bytes(whole[8:-4])),)
+        elif kind not in _NAMES:
+            parts.warnings.append(f"data of another program ({_text(kind)}) left out")
         elif not _is_intact(whole):
             parts.warnings.append(f"damaged {_NAMES[kind]} left out")
         elif kind == b"eXIf":
@@ -103,7 +114,34 @@ def take_apart(data: bytes) -> Parts:
         else:
             _take_text(parts, kind, content)
     parts.picture = b"".join(kept)
+    parts.warnings = list(dict.fromkeys(parts.warnings))
+    behind = data[sum(len(whole) for _, whole in _chunks(data)) + len(SIGNATURE) :]
+    if behind.strip(b"\0"):
+        parts.warnings.append(f"{len(behind):,} bytes behind the picture left out")
     return parts
+
+
+def check_complete(picture: bytes) -> None:
+    """Raise OSError unless a PNG has as many samples as its header says: Pillow shows black for what is missing."""
+    width, height, bits, colours, *_, interlaced = struct.unpack_from(">IIBBBBB", picture, len(SIGNATURE) + 8)
+    row = partial(_row_size, bits * _CHANNELS[colours])
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    expected = sum(
+        row(len(range(left, width, across))) * len(range(top, height, down)) for left, top, across, down in passes
+    )
+    unpacker, found = zlib.decompressobj(), 0
+    for kind, whole in _chunks(picture):
+        packed = bytes(whole[8:-4]) if kind == b"IDAT" else b""
+        while packed and found < expected:
+            found += len(unpacker.decompress(packed, _PIECE))
+            packed = unpacker.unconsumed_tail
+    if found < expected:
+        raise OSError(f"{found:,} of {expected:,} bytes of the picture are there")
+
+
+def _row_size(bits: int, width: int) -> int:
+    """Bytes of a row of so many pixels of so many bits, with the one that names its filter."""
+    return 1 + (width * bits + 7) // 8 if width else 0
 
 
 def open_image(picture: bytes) -> PngImageFile:
@@ -180,10 +218,14 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
         if end > len(data):
             raise OSError("the end of the file is missing")
         if name[:1].isupper() and not _is_intact(view[start:end]):
-            raise OSError(f"the checksum of chunk {name.decode('latin-1')} is wrong")
+            raise OSError(f"the checksum of chunk {_text(name)} is wrong")
         yield name, view[start:end]
         start = end
 
 
 def _is_intact(chunk: memoryview) -> bool:
     return zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
+
+
+def _text(name: bytes) -> str:
+    return name.decode("latin-1")

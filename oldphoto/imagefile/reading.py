@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import logging
 import os
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"})
 _STRIP_ROWS = 256
+_BMP_HEADER, _BMP_WITH_PROFILE = 14, 124  # where a BMP's begins, and its size from version 5 on
 _BYTES_A_PIXEL, _OTHER_BYTES = 12, 2**28  # what a file may weigh: more than RGBA in 16 bits, and room for metadata
 
 
@@ -72,7 +74,7 @@ class PhotoFile:
         PhotoError
             As `read_photo`.
         """
-        with _told(self.path):
+        with _told(self.path if self.pages == 1 else f"{self.path}: page {index + 1}"):
             return _photo(_decode(self._data, self._kind, self._max_pixels, index), self._kind)
 
     def close(self) -> None:
@@ -136,7 +138,7 @@ def _read_whole(path: Path, max_pixels: int) -> bytes:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _told(path: Path | str) -> Iterator[None]:
     """Turn whatever decoding raises into a PhotoError that names the file."""
     try:
         yield
@@ -154,7 +156,7 @@ def _told(path: Path) -> Iterator[None]:
         raise _damaged(path, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> PhotoError:
+def _damaged(path: Path | str, error: Exception) -> PhotoError:
     reason = " ".join(str(error).split()) or type(error).__name__
     return PhotoError(f"{path}: is damaged or incomplete ({reason}): replace it by an intact copy")
 
@@ -268,6 +270,7 @@ def _decode_png(data: bytes, max_pixels: int) -> Raster:
         raster.dpi = (per_inch(x / 0.0254), per_inch(y / 0.0254))
     raster.warnings += aspect_left_out(*image.info.get("aspect", (1, 1)))
     image.close()
+    png.check_complete(parts.picture)
     if png.is_deep(data):
         raster.pixels, raster.alpha = png.decode_deep(parts.picture)
     return raster
@@ -280,7 +283,24 @@ def _decode_bmp(data: bytes, max_pixels: int) -> Raster:
     x, y = image.info.get("dpi", (0, 0))
     if x and y:
         raster.dpi = (per_inch(round(x * 39.3701)), per_inch(round(y * 39.3701)))
+    raster.icc, notes = _profile_of_bmp(data)
+    raster.warnings += notes
     return raster
+
+
+def _profile_of_bmp(data: bytes) -> tuple[bytes | None, list[str]]:
+    """Return the colour profile in a BMP, if its header is of the version that can hold one, and what is left out."""
+    (header,) = struct.unpack_from("<I", data, _BMP_HEADER)
+    kind = data[_BMP_HEADER + 56 : _BMP_HEADER + 60][::-1] if header >= _BMP_WITH_PROFILE else b""
+    if kind == b"LINK":
+        return None, ["colour profile left out: the file names another that holds it"]
+    if kind != b"MBED":
+        return None, []
+    start, size = struct.unpack_from("<II", data, _BMP_HEADER + 112)
+    profile = data[_BMP_HEADER + start : _BMP_HEADER + start + size]
+    if size == 0 or len(profile) < size:
+        return None, ["damaged colour profile left out"]
+    return profile, []
 
 
 def _decode_heif(data: bytes, max_pixels: int) -> Raster:
@@ -369,6 +389,7 @@ def _photo(raster: Raster, kind: str) -> Photo:
         xmp=xmp,
         dpi=dpi,
         extras=raster.extras,
+        lossless=raster.lossless,
         format="jpg" if kind == "heif" else kind,
         warnings=tuple(raster.warnings),
     )

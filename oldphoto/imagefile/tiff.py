@@ -23,14 +23,17 @@ from oldphoto.imagefile import exif as exif_block
 from oldphoto.imagefile import jpeg
 from oldphoto.imagefile.colour import cmyk_to_rgb
 from oldphoto.imagefile.exif import Directory, Layout, Tag
-from oldphoto.imagefile.photo import RAISE_LIMIT, Extra, IntImage, Raster, aspect_left_out, check_size
-from oldphoto.imagefile.photoshop import without_thumbnails
+from oldphoto.imagefile.photo import RAISE_LIMIT, Extra, IntImage, Raster, aspect_left_out, check_size, eight_bits
+from oldphoto.imagefile.photoshop import captions_in, name_of, without_thumbnails
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _STRIP_ROWS = 256
 _PAGE_LIMIT, _SAMPLE_LIMIT = 10_000, 16
 _DESCRIPTION = 270
 _RESOURCES, _LAYERS = 34377, 37724  # tags of Photoshop
+_DIRECTORIES = {exif_block.EXIF_IFD: "EXIF", exif_block.GPS_IFD: "GPS position", exif_block.INTEROP_IFD: "EXIF"}
+_OF_64_BITS = (16, 17, 18)  # types of numbers that only large files have
+_OTHERS = {42112: "GDAL", 42113: "GDAL", 50838: "ImageJ", 50839: "ImageJ"}  # programs whose tags describe the pixels
 _FAX: dict[int, Callable[..., NDArray[np.uint8]]] = {
     COMPRESSION.CCITTRLE: imagecodecs.ccittrle_decode,
     COMPRESSION.CCITT_T4: imagecodecs.ccittfax3_decode,
@@ -83,6 +86,8 @@ def decode(data: bytes, max_pixels: int, index: int = 0) -> Raster:
         others = [other for other in tiff.pages if isinstance(other, TiffPage) and other.offset != start]
         if index == 0 and any(other.is_mask for other in others):
             raster.warnings.append("transparency masks, which are pages of their own, left out")
+        if not page.is_reduced and any(isinstance(sub, TiffPage) and not sub.is_reduced for sub in page.pages or ()):
+            raster.warnings.append("a further picture, which is a page below this one, left out")
     return _with_metadata(raster, file, start)
 
 
@@ -179,7 +184,8 @@ def _complaint_of_ycbcr(page: TiffPage, segment: bytes, rows: int) -> str | None
     width = page.tilewidth or page.imagewidth
     blocks = math.ceil(width / across) * math.ceil(rows / down)
     expected = blocks * (across * down + 2)
-    found = len(tifffile.TIFF.DECOMPRESSORS[page.compression](segment))
+    # A strip that would expand to more than it should is refused before it does.
+    found = len(tifffile.TIFF.DECOMPRESSORS[page.compression](segment, out=expected + 64))
     return f"{found:,} of {expected:,} bytes can be decoded" if found < expected else None
 
 
@@ -303,19 +309,19 @@ def _decode_cmyk(page: TiffPage, samples: IntImage) -> Raster:
     inks = np.ascontiguousarray(samples[..., :4])
     if inks.dtype == np.uint16:
         warnings.append("16-bit CMYK is read with 8 bits")
-        samples = _eight_bits(samples)
+        samples = eight_bits(samples)
         inks = np.ascontiguousarray(samples[..., :4])
     image = Image.frombuffer("CMYK", (inks.shape[1], inks.shape[0]), inks, "raw", "CMYK", 0, 1)
     rgb, icc, notes = cmyk_to_rgb(image, page.iccprofile)
     return _with_alpha(Raster(np.asarray(rgb), icc=icc, warnings=warnings + notes), samples, 4, page)
 
 
-def _eight_bits(samples: IntImage) -> NDArray[np.uint8]:
-    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
 def _with_metadata(raster: Raster, file: BinaryIO, start: int) -> Raster:
     layout, root = exif_block.read_tree(file, start)
+    if any(number not in _DIRECTORIES for number in root.damaged):
+        raise PhotoError("is truncated: metadata lie beyond its end")
+    damaged = [*root.damaged, *(number for number, child in root.children.items() if child.damaged)]
+    raster.warnings += [f"damaged {_DIRECTORIES[number]} left out" for number in damaged]
     raster.dpi = exif_block.resolution(root, layout)
     raster.warnings += aspect_left_out(*exif_block.aspect(root, layout))
     profile, packet = root.tags.get(exif_block.ICC), root.tags.get(exif_block.XMP)
@@ -323,14 +329,24 @@ def _with_metadata(raster: Raster, file: BinaryIO, start: int) -> Raster:
         raster.icc = profile.data
     raster.xmp = None if packet is None else packet.data
     if (resources := root.tags.get(_RESOURCES)) and (kept := without_thumbnails(resources.data)):
-        raster.extras = (Extra("IPTC", "tif", struct.pack(">H", _RESOURCES), kept),)
+        raster.extras = resource_extras(kept)[:1]  # captions are among the tags, too
     if _LAYERS in root.tags:
         raster.warnings.append("Photoshop's layers left out: the picture is read as they show it together")
+    programs = dict.fromkeys(name for number, name in _OTHERS.items() if number in root.tags)
+    raster.warnings += [f"data of {name} left out" for name in programs]
+    if any(tag.kind in _OF_64_BITS for number, tag in root.tags.items() if number not in exif_block.STRUCTURAL):
+        raster.warnings.append("tags of 64 bits left out")
     described = exif_block.descriptive(root)
     says_nothing = set(described.tags) <= {exif_block.ORIENTATION} and not described.children
     if not says_nothing or exif_block.integer(described.tags.get(exif_block.ORIENTATION), layout) not in (None, 1):
         raster.exif = exif_block.pack_exif(described, layout.order)
     return raster
+
+
+def resource_extras(resources: bytes) -> tuple[Extra, ...]:
+    """Return the tag that holds Photoshop's resources, and that of the captions among them: some programs read one."""
+    kept = [(name_of(resources), _RESOURCES, resources), ("IPTC", exif_block.IPTC, captions_in(resources))]
+    return tuple(Extra(name, "tif", struct.pack(">H", number), content) for name, number, content in kept if content)
 
 
 def encode(rasters: Sequence[Raster]) -> bytes:
@@ -353,7 +369,7 @@ def encode(rasters: Sequence[Raster]) -> bytes:
                 software=False,
                 iccprofile=raster.icc,
             )
-    described = [exif_block.descriptive(root) for _, root in blocks]
+    described = [exif_block.reordered(exif_block.descriptive(root), layout.order, order) for layout, root in blocks]
     for ours, raster in zip(described, rasters, strict=True):
         if _pages_of_imagej(ours) not in (None, len(rasters)):
             del ours.tags[_DESCRIPTION]  # readers take the file for as many pages as it says

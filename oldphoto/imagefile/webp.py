@@ -14,6 +14,8 @@ from oldphoto.errors import PhotoError
 from oldphoto.imagefile import exif as exif_block
 from oldphoto.imagefile.photo import IntImage, Raster
 
+_KNOWN = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP ")
+
 
 def decode(data: bytes) -> Raster:
     """Decode a still WebP.
@@ -25,9 +27,10 @@ def decode(data: bytes) -> Raster:
     Exception
         Whatever imagecodecs raises on damaged data.
     """
-    if len(data) < 8 + struct.unpack_from("<I", data, 4)[0]:
+    end = 8 + struct.unpack_from("<I", data, 4)[0]
+    if len(data) < end:
         raise PhotoError("is truncated: replace it by an intact copy")
-    chunks = list(_chunks(data))
+    chunks = list(_chunks(data[:end]))
     frames = sum(1 for name, _ in chunks if name == b"ANMF")
     if frames > 1:
         raise PhotoError(f"is animated ({frames} frames): save the frame to restore as a picture of its own")
@@ -35,6 +38,11 @@ def decode(data: bytes) -> Raster:
     samples: IntImage = np.asarray(imagecodecs.webp_decode(data))
     raster = Raster(samples[..., :3], alpha=samples[..., 3] if samples.shape[2] == 4 else None)
     raster.icc, raster.xmp = metadata.get(b"ICCP"), metadata.get(b"XMP ")
+    raster.lossless = any(name == b"VP8L" for name, _ in chunks)
+    others = sorted({name.decode("latin-1") for name, _ in chunks if name not in _KNOWN})
+    raster.warnings += [f"data of another program ({name}) left out" for name in others]
+    if data[end:].strip(b"\0"):
+        raster.warnings.append(f"{len(data) - end:,} bytes behind the picture left out")
     if b"EXIF" in metadata:
         raster.exif = exif_block.PREFIX + metadata[b"EXIF"].removeprefix(exif_block.PREFIX)
     return raster
@@ -69,14 +77,17 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def encode(raster: Raster, quality: int) -> bytes:
-    """Encode 8-bit RGB or RGBA; quality 100 is lossless. The resolution goes into EXIF: there is no other place."""
+    """Encode 8-bit RGB or RGBA, without loss at quality 100, and what came from a WebP that was so.
+
+    The resolution goes into EXIF: there is no other place.
+    """
     stream = BytesIO()
     exif = raster.exif if raster.dpi is None else exif_block.with_resolution(raster.exif, raster.dpi)
     Image.fromarray(raster.samples).save(
         stream,
         "WEBP",
         quality=quality,
-        lossless=quality == 100,
+        lossless=raster.lossless or quality == 100,
         exact=True,  # keep the colours under full transparency
         icc_profile=raster.icc or b"",
         exif=exif or b"",

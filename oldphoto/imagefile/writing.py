@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from oldphoto.arrays import LUMA, FloatImage
@@ -19,12 +19,14 @@ from oldphoto.imagefile import exif as exif_block
 from oldphoto.imagefile import jpeg, png, tiff, webp
 from oldphoto.imagefile.colour import srgb_profile, to_srgb
 from oldphoto.imagefile.files import atomically
-from oldphoto.imagefile.photo import OUTPUT_SUFFIX, Extra, IntImage, Photo, Raster, format_of, per_metre
+from oldphoto.imagefile.photo import OUTPUT_SUFFIX, Extra, IntImage, Photo, Raster, eight_bits, format_of, per_metre
 from oldphoto.imagefile.photoshop import with_captions
 
 _NAMES = {"jpg": "JPEG", "png": "PNG", "tif": "TIFF", "webp": "WebP", "bmp": "BMP"}
 _LONGEST_SIDE = {"jpg": 65500, "webp": 16383}
 _STRIP_ROWS = 256
+_XMP_PADDING = re.compile(rb"\s{2,}(?=<\?xpacket end|\Z)")  # room that packets keep for editing in place
+_LEAST_DPI, _MOST_DPI = 0.02, 5e7  # that PNG and TIFF can state
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,10 @@ def _fitted(photo: Photo, target: str, software: str | None) -> Raster:
     if photo.alpha is not None and photo.alpha.shape != (height, width):
         raise PhotoError(f"alpha of shape {photo.alpha.shape} does not fit {width} by {height} pixels")
     raster = Raster(np.empty(0, np.uint8), photo.alpha, photo.icc, photo.exif, photo.xmp, photo.dpi)
+    raster.lossless = photo.lossless
+    if photo.dpi is not None and not _LEAST_DPI <= min(photo.dpi) <= max(photo.dpi) <= _MOST_DPI:
+        raster.dpi = None
+        raster.warnings.append("resolution of {:g} by {:g} dpi left out: no scan has it".format(*photo.dpi))
     depth = photo.bit_depth if target in ("png", "tif") else 8
     if depth < photo.bit_depth:
         kind = "gray" if photo.gray else "colour"
@@ -163,8 +169,7 @@ def _fitted(photo: Photo, target: str, software: str | None) -> Raster:
     raster.extras = tuple(extra for extra in extras if extra.format == target)
     lost = dict.fromkeys(extra.name for extra in extras if extra.format != target)
     if lost:
-        origin = _NAMES[photo.extras[0].format]
-        raster.warnings.append(f"{', '.join(lost)} left out: kept only where {origin} stays {origin}")
+        raster.warnings.append(f"{', '.join(lost)} left out: {_NAMES[target]} has no place for that")
     if target in ("png", "webp") and exif_block.captions(photo.exif):
         raster.warnings.append(f"IPTC left in EXIF, where few programs look: {_NAMES[target]} has no place for it")
     if target == "bmp":
@@ -177,8 +182,11 @@ def _fitted(photo: Photo, target: str, software: str | None) -> Raster:
 
 
 def _extras_for(photo: Photo, target: str) -> tuple[Extra, ...]:
-    """Return the extras of a photo, the captions of a TIFF as those of a JPEG where they become part of one."""
-    if target != "jpg" or any(extra.format == "jpg" and extra.name == "IPTC" for extra in photo.extras):
+    """Return the extras of a photo, Photoshop's data as JPEG and TIFF hold them where they become part of one."""
+    if target == "tif" and (resources := jpeg.resources_of(photo.extras)):
+        others = tuple(extra for extra in photo.extras if not jpeg.resources_of([extra]))
+        return (*others, *tiff.resource_extras(resources))
+    if target != "jpg" or jpeg.resources_of(photo.extras):
         return photo.extras
     resources = b"".join(extra.content for extra in photo.extras if extra.format == "tif")
     resources = with_captions(resources, exif_block.captions(photo.exif))
@@ -217,10 +225,13 @@ def _drop_all_metadata(raster: Raster) -> None:
 def _drop_long_metadata(raster: Raster) -> None:
     if raster.exif is not None and len(raster.exif) > jpeg.SEGMENT_LIMIT:
         raster.exif = None
-        raster.warnings.append("EXIF left out: it is longer than JPEG can hold")
-    if raster.xmp is not None and len(raster.xmp) + len(jpeg.XMP_PREFIX) > jpeg.SEGMENT_LIMIT:
+        raster.warnings.append("EXIF left out: it is longer than a segment of a JPEG")
+    room = jpeg.SEGMENT_LIMIT - len(jpeg.XMP_PREFIX)
+    if raster.xmp is not None and len(raster.xmp) > room:
+        raster.xmp = _XMP_PADDING.sub(b"\n", raster.xmp)
+    if raster.xmp is not None and len(raster.xmp) > room:
         raster.xmp = None
-        raster.warnings.append("XMP left out: it is longer than JPEG can hold")
+        raster.warnings.append("XMP left out: it is longer than a segment of a JPEG")
 
 
 def _encode(rasters: Sequence[Raster], target: str, quality: int) -> bytes:
@@ -261,6 +272,5 @@ def _quantised(values: FloatImage, depth: int, gray: bool = False) -> IntImage:
 
 def _with_depth(alpha: IntImage, depth: int) -> IntImage:
     if depth == 8 and alpha.dtype == np.uint16:
-        narrow: NDArray[np.uint8] = ((alpha.astype(np.uint32) + 128) // 257).astype(np.uint8)
-        return narrow
+        return eight_bits(alpha)
     return alpha.astype(np.uint16) * np.uint16(257) if depth == 16 and alpha.dtype == np.uint8 else alpha
