@@ -239,7 +239,7 @@ def restoring(
                 if job.save_mask is not None:
                     # The photo comes last: a rerun takes a job whose photo exists for finished.
                     kept = _save_mask(_used_mask(restoration), job.save_mask, job.keeps_mask)
-                    tally.warnings += [] if kept is None else [kept]
+                    tally.warnings[-1] += () if kept is None else (kept,)
                 yield photo.with_rgb(restoration.rgb)
 
         with watch.timing_the_rest("write"):
@@ -247,7 +247,7 @@ def restoring(
         return replace(
             tally.result(),
             seconds=watch.seconds,
-            warnings=(*tally.warnings, *written.warnings),
+            warnings=(*_by_page(tally.warnings), *written.warnings),
             input_sha256=file.sha256,
             mask_sha256=None if own is None else own.sha256,
             output_sha256=written.sha256,
@@ -298,7 +298,7 @@ class _Pages:
 class _Tally:
     """What is told of the pages of a file."""
 
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[tuple[str, ...]] = field(default_factory=list)
     before: bytes | None = None
     _notices: list[str] = field(default_factory=list)
     _faces: list[tuple[float, float, float, float]] = field(default_factory=list)
@@ -308,7 +308,7 @@ class _Tally:
 
     def add(self, photo: Photo, restoration: Restoration, notice: str | None) -> None:
         self._pages += 1
-        self.warnings += (*photo.warnings, *restoration.warnings)
+        self.warnings.append((*photo.warnings, *restoration.warnings))
         self._notices += [] if notice is None else [notice]
         self._faces += _face_shares(restoration, photo)
         share = _damaged_share(restoration)
@@ -489,14 +489,14 @@ def filtering(
             file = open_photo(job.source, max_pixels)
         format = format_of(job.target) or ""
         check_pages(file.pages, format)
-        warnings: list[str] = []
+        warnings: list[tuple[str, ...]] = []
         notices: list[str] = []
         how: dict[str, list[str]] = {}
 
         def changed(index: int) -> Photo:
             with watch.timing("read"):
                 photo = file.page(index)
-            warnings.extend(photo.warnings)
+            warnings.append(photo.warnings)
             with watch.timing(stage), _naming_page(index, file.pages):
                 filtered, notice = filters.apply(lambda change: change(photo.rgb))
             notices.extend([] if notice is None else [notice])
@@ -510,7 +510,7 @@ def filtering(
             written = write_pages(map(changed, range(file.pages)), job.target, format, quality, software)
         return Result(
             seconds=watch.seconds,
-            warnings=(*warnings, *written.warnings),
+            warnings=(*_by_page(warnings), *written.warnings),
             notices=tuple(dict.fromkeys(notices)),
             pages=file.pages,
             input_sha256=file.sha256,
@@ -519,6 +519,18 @@ def filtering(
         )
 
     return work
+
+
+def _by_page(warnings: Sequence[tuple[str, ...]]) -> list[str]:
+    """What is told of the pages of a file: each sentence once, with the pages that it is about unless these are all."""
+    pages: dict[str, list[int]] = {}
+    for number, told in enumerate(warnings, 1):
+        for sentence in dict.fromkeys(told):
+            pages.setdefault(sentence, []).append(number)
+    return [
+        told if len(on) == len(warnings) else f"page{'s' * (len(on) > 1)} {', '.join(map(str, on))}: {told}"
+        for told, on in pages.items()
+    ]
 
 
 @contextmanager
@@ -631,9 +643,14 @@ def report_entry(outcome: Outcome) -> ReportEntry:
         faces=(result.faces or ()) if result.pages == 1 else (),  # the page shows the first of several
         seconds=result.seconds,
         damaged_share=result.damaged_share,
-        warnings=result.warnings,
+        warnings=(*result.warnings, *_shown_of(result.pages)),
         error=outcome.error or None,
     )
+
+
+def _shown_of(pages: int) -> Iterator[str]:
+    if pages > 1:
+        yield f"shown is the first of {pages} pages, counted are all"
 
 
 def _with_kept_pictures(result: Result, job: Job) -> Result:

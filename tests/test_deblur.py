@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from click.testing import CliRunner, Result
 from conftest import Bundled, Photo
 from hypothesis import given, settings
@@ -523,3 +524,29 @@ def test_of_two_methods_none_is_taken(tmp_path: Path) -> None:
     result = run("deblur", tmp_path / "in", tmp_path / "out", "--wiener", "--unsupervised-wiener")
     assert result.exit_code == 2
     assert "--wiener and --unsupervised-wiener: one method at a time" in result.stderr
+
+
+def test_what_is_told_of_some_pages_alone_names_them(photo: Photo, tmp_path: Path) -> None:
+    picture = (255 * photo("coffee")[100:164, 100:164]).astype(np.uint8)
+    with tifffile.TiffWriter(tmp_path / "scan.tif") as writer:
+        for page in (picture / np.float32(255), picture, picture / np.float32(255)):
+            writer.write(page, photometric="rgb", metadata=None)
+    command = ("denoise", tmp_path / "scan.tif", tmp_path / "out.tif", "--method", "median", "--log", tmp_path / "log")
+    assert run(*command).exit_code == 0
+    (record,) = map(json.loads, (tmp_path / "log").read_text().splitlines())
+    assert record["warnings"] == ["pages 1, 3: floating-point samples are kept with 16 bits"]
+
+
+def test_a_page_that_is_damaged_is_named(photo: Photo, tmp_path: Path) -> None:
+    picture = (255 * photo("coffee")[100:164, 100:164]).astype(np.uint8)
+    with tifffile.TiffWriter(tmp_path / "scan.tif") as writer:
+        for page in (picture, picture, picture):
+            writer.write(page, photometric="rgb", metadata=None, compression="zlib")
+    with tifffile.TiffFile(tmp_path / "scan.tif") as tiff:
+        start, size = tiff.pages[1].dataoffsets[0], tiff.pages[1].databytecounts[0]
+    content = bytearray((tmp_path / "scan.tif").read_bytes())
+    content[start : start + size] = bytes(size)
+    (tmp_path / "scan.tif").write_bytes(content)
+    result = run("denoise", tmp_path / "scan.tif", tmp_path / "out.tif", "--method", "median")
+    assert result.exit_code == 1
+    assert "scan.tif: page 2: is damaged" in result.stderr
