@@ -21,6 +21,7 @@ import traceback
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -125,6 +126,9 @@ class Workers:
         threads = threads or min(machine.cores(), THREADS)
         self._new = partial(_Worker, make_work, threads, timeout, show_warnings)
         self._workers: list[_Worker] = []
+        self._usable = 0
+        self._notices: list[str] = []
+        self._retiring = threading.Lock()
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
         self.grow(count)
         atexit.register(self.kill)  # before multiprocessing asks them to end, which they do not hear
@@ -138,6 +142,7 @@ class Workers:
         """Let there be `count` workers at least."""
         for _ in range(count - len(self._workers)):
             self._workers.append(self._new())
+            self._usable += 1
             self._idle.put(self._workers[-1])
 
     def __enter__(self) -> Workers:
@@ -159,17 +164,22 @@ class Workers:
     def __call__(self, job: Job) -> Result:
         """Do a job in an idle worker, and once more in a new one if that dies.
 
+        A worker that cannot load, for the memory may hold the networks of fewer, does none: the others do its jobs.
+
         Raises
         ------
         WorkerError
-            The job failed there, killed two workers, or took too long.
+            The job failed there, killed two workers, or took too long; or no worker can load.
         """
-        worker = self._idle.get()
+        worker = self._loaded()
         try:
             try:
-                return worker.do(job)
+                result = worker.do(job)
             except _WorkerDiedError:
-                return worker.do(job)
+                result = worker.do(job)
+            with self._retiring:
+                notices, self._notices = self._notices, []
+            return replace(result, notices=(*result.notices, *notices))
         except _WorkerDiedError as death:
             raise WorkerError(
                 f"the process that worked on it ended twice ({death}): it may need more memory (try --tile 256 and "
@@ -177,6 +187,20 @@ class Workers:
             ) from death
         finally:
             self._idle.put(worker)
+
+    def _loaded(self) -> _Worker:
+        """An idle worker that is ready; the last of all as it is: with its job it is told why it is not."""
+        while True:
+            worker = self._idle.get()
+            try:
+                worker.load()
+                return worker
+            except (OldphotoError, _WorkerDiedError) as refusal:
+                with self._retiring:
+                    if self._usable == 1:
+                        return worker
+                    self._usable -= 1
+                    self._notices.append(f"one worker fewer, for it cannot be loaded ({refusal}): see --jobs")
 
     def kill(self) -> None:
         """End all workers at once, for good; jobs at work fail."""
@@ -220,14 +244,24 @@ class _Worker:
             self._end()
             raise refusal
 
-    def do(self, job: Job) -> Result:
-        """Do a job; raises WorkerError where it failed or took too long, _WorkerDiedError where the process ended."""
+    def load(self) -> None:
+        """Have the process there and all loaded; raises as `start`, and _WorkerDiedError where it ended before."""
         if self._killed:
             raise WorkerError("interrupted")
-        try:
-            if self._process is None or not self._process.is_alive():
-                self._end()
+        if self._process is None or not self._process.is_alive():
+            self._end()
+            try:
                 self.start()
+            except (EOFError, OSError) as error:
+                raise _WorkerDiedError(self._end()) from error
+            except Exception:
+                self._end()
+                raise
+
+    def do(self, job: Job) -> Result:
+        """Do a job; raises WorkerError where it failed or took too long, _WorkerDiedError where the process ended."""
+        self.load()
+        try:
             self._pipe.send(job)
             answer = self._receive(self._timeout)
         except (EOFError, OSError) as error:

@@ -83,6 +83,25 @@ def test_a_worker_that_dies_costs_its_photo_alone_and_leaves_nothing(tmp_path: P
     assert not any(psutil.pid_exists(int(trace.read_text())) for trace in traces.iterdir())
 
 
+def make_work_once(traces: Path) -> Work:
+    """As `make_work`, in the first process that asks: the memory holds what is loaded once."""
+    try:
+        (traces / "loaded").touch(exist_ok=False)
+    except FileExistsError as error:
+        raise MemoryError from error
+    return make_work(traces)
+
+
+def test_a_worker_that_cannot_load_leaves_its_photos_to_the_others(tmp_path: Path, traces: Path) -> None:
+    names = [f"photo {number}" for number in range(12)]
+    with Workers(partial(make_work_once, traces), 3) as workers:
+        outcomes = list(batch.run(jobs_of(tmp_path, *names), workers, 3))
+    assert sorted(str(outcome.job.name) for outcome in outcomes if outcome.status == "restored") == sorted(names)
+    notices = [notice for outcome in outcomes for notice in outcome.result.notices]
+    assert len(notices) == 2
+    assert all("one worker fewer, for it cannot be loaded (out of memory" in notice for notice in notices)
+
+
 def test_a_photo_that_hangs_is_given_up_and_the_rest_goes_on(tmp_path: Path, traces: Path) -> None:
     with Workers(partial(make_work, traces), 1, timeout=1) as workers:
         outcomes = list(batch.run(jobs_of(tmp_path, "hangs", "a"), workers))
