@@ -72,6 +72,8 @@ class Log:
     """The records of a log: for each output the last that says how it was made."""
 
     restored: Mapping[str, Mapping[str, Any]]
+    kept: tuple[tuple[str, str], ...]
+    """Inputs and outputs of photos that were found finished, by other inputs than those that made the outputs."""
     unrecorded: tuple[str, ...]
     """Outputs that were found finished, or made by a command that keeps no hashes, and whose making no record tells."""
     torn: int
@@ -87,7 +89,7 @@ def read_log(path: Path) -> Log:
         It cannot be read, or holds no record of a photo that was restored or kept.
     """
     restored: dict[str, Mapping[str, Any]] = {}
-    others: dict[str, None] = {}
+    others: dict[tuple[str, str], None] = {}
     torn = 0
     try:
         with path.open(encoding="utf-8", errors="surrogateescape") as lines:
@@ -100,12 +102,14 @@ def read_log(path: Path) -> Log:
                 elif record["status"] != "kept" and record.get("output_sha256"):
                     restored[record["output"]] = record
                 else:
-                    others[record["output"]] = None
+                    others[record["input"] or "", record["output"]] = None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}): give a log that --log wrote") from error
     if not restored and not others:
         raise UsageError(f"{path}: holds no record of a restored photo: give a log that --log wrote")
-    return Log(restored, tuple(output for output in others if output not in restored), torn)
+    kept = tuple(pair for pair in others if pair[1] in restored and pair[0] != restored[pair[1]].get("input"))
+    unrecorded = tuple(dict.fromkeys(output for _, output in others if output not in restored))
+    return Log(restored, kept, unrecorded, torn)
 
 
 def _record(line: str) -> dict[str, Any] | None:
@@ -131,6 +135,10 @@ def verify(log: Log) -> Iterator[Finding]:
             if isinstance(path, str) and isinstance(expected, str) and (path, expected) not in seen:
                 seen.add((path, expected))
                 yield _compare(path, expected)
+    for path, output in log.kept:
+        expected = log.restored[output].get("input_sha256")
+        if isinstance(expected, str) and _compare(path, expected).state == "altered":
+            yield Finding(path, "unrecorded", f"was not restored: {output} existed, and is of another photo")
     for output in log.unrecorded:
         yield Finding(output, "unrecorded", "is no restored photo, or was finished before: no record holds its hash")
 

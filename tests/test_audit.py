@@ -308,3 +308,17 @@ def test_a_lack_of_memory_is_said_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert done.exit_code == 0, done.output
     assert done.stderr.count("out of memory") == 1
     assert all("out of memory" in line for line in log.read_text().splitlines())
+
+
+def test_a_photo_that_was_kept_for_another_of_its_name_is_no_restored_one(here: Path, bundled) -> None:
+    """Two folders into one: what the second has under a name of the first is not restored."""
+    bundled("translation")
+    write_photo(Photo(PICTURE[::-1]), Path("other/a.png"))
+    write_photo(Photo(PICTURE), Path("copy/a.png"))
+    for folder in ("in", "copy"):
+        oldphoto("restore", folder, "out", "--log", "log.jsonl", "--jobs", "1")
+    assert oldphoto("restore", "--verify", "log.jsonl").exit_code == 0
+    oldphoto("restore", "other", "out", "--log", "log.jsonl", "--jobs", "1")
+    verified = oldphoto("restore", "--verify", "log.jsonl")
+    assert verified.exit_code == 1
+    assert "other/a.png: unrecorded: it was not restored: out/a.png existed, and is of another photo" in verified.stderr
