@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import traceback
 import unicodedata
 from collections import Counter
@@ -182,7 +183,7 @@ def plan(
         other; or a folder cannot be written to.
     """
     if source.is_dir():
-        _refuse_overlap(source, output)
+        refuse_overlap(source, output)
         found = find_photos(source, naming.readable, leave_out)
         sources = [source / name for name in found.names]
         targets = [output / name for name in assign_names(found.names, naming.target)]
@@ -284,9 +285,9 @@ def find_photos(folder: Path, suffixes: frozenset[str], leave_out: Path | None =
         here = Path(place)
         seen = [name for name in folders if not (name.startswith(".") or same(here / name, leave_out))]
         ignored += len(folders) - len(seen)
-        entered = [name for name in seen if not (here / name).is_symlink()]
-        linked += [here / name for name in seen if name not in entered]
-        folders[:] = entered  # os.walk goes only into these
+        links = {name for name in seen if (here / name).is_symlink()}
+        linked += [here / name for name in sorted(links)]
+        folders[:] = [name for name in seen if name not in links]  # os.walk goes only into these
         for name in files:
             relative = PurePosixPath((here / name).relative_to(folder).as_posix())
             if _is_photo(here / name, suffixes) and not same(here / name, leave_out):
@@ -307,9 +308,13 @@ def is_unread_picture(name: PurePosixPath) -> bool:
 
 
 def _is_photo(path: Path, suffixes: frozenset[str]) -> bool:
-    """Tell photos by their names; a broken link is one, so that it is reported and not passed over."""
-    broken = path.is_symlink() and not path.exists()
-    return path.suffix.lower() in suffixes and not path.name.startswith(".") and (broken or path.is_file())
+    """Tell photos by their names; one that cannot be looked at, as a broken link, is reported and not passed over."""
+    if path.suffix.lower() not in suffixes or path.name.startswith("."):
+        return False
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True
 
 
 def _target_of_file(source: Path, output: Path, naming: Naming) -> Path:
@@ -328,7 +333,8 @@ def _target_of_file(source: Path, output: Path, naming: Naming) -> Path:
     return output / naming.target(source.name)
 
 
-def _refuse_overlap(source: Path, output: Path) -> None:
+def refuse_overlap(source: Path, output: Path) -> None:
+    """Refuse an output that is the input, or one inside the other, by whatever links. Raises UsageError."""
     if same(output, source):
         raise UsageError(f"the output is the input ({source}): give another folder")
     if inside(output, source):
@@ -363,6 +369,25 @@ def _refuse_ways_out(paths: Sequence[Path], folder: Path) -> None:
         for place in sorted({path.parent for path in paths}):
             if not inside(place, folder):
                 raise UsageError(f"{place} leads out of {folder} by a link: remove the link, or give another folder")
+
+
+def refuse_overwriting(plan: Plan, read: Iterable[Path], what: str) -> None:
+    """Refuse a plan with an output that is one of other files that are ``read``; ``what`` those are called.
+
+    Raises
+    ------
+    UsageError
+        With the output.
+    """
+    places = {_place(path) for path in read if exists(path)}
+    for path in (path for job in plan.jobs for path in (job.target, job.save_mask)):
+        if path is not None and exists(path) and _place(path) in places:
+            raise UsageError(f"{path} is {what} and would be overwritten: give another output")
+
+
+def _place(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def same(path: Path, other: Path | None) -> bool:

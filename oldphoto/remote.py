@@ -79,7 +79,9 @@ def plan(source: str | Path, output: str | Path, naming: Naming, overwrite: bool
     """
     files, root = _opened(source)
     targets, goal = _opened(output)
-    if type(files) is type(targets):
+    if _is_here(files) and _is_here(targets):
+        batch.refuse_overlap(Path(root), Path(goal))
+    elif type(files) is type(targets):
         for inner, outer in ((goal, root), (root, goal)):
             if f"{inner}/".startswith(f"{outer}/"):
                 raise UsageError(f"INPUT ({source}) and OUTPUT ({output}) overlap: give places beside each other")
@@ -158,17 +160,20 @@ def _find(listed: Sequence[str], root: str, suffixes: frozenset[str]) -> Found:
 
 def staging(make_work: Callable[[], Work]) -> Work:
     """Return the work that `make_work` returns, for jobs at URLs as well as for local ones."""
+    from oldphoto.imagefile.files import remove_stale_folders, temporary_folder
+
     work = make_work()
+    remove_stale_folders(_STAGING)
 
     def staged(job: Job) -> Result:
         if not isinstance(job, RemoteJob):
             return work(job)
-        with tempfile.TemporaryDirectory(prefix=f"{_STAGING}{os.getpid()}-") as folder:
+        with temporary_folder(f"{_STAGING}{os.getpid()}-") as folder:
             # The names inside are ours: what a URL ends in may be no file name here, or a path that leads out.
             here = replace(
                 job,
-                source=Path(folder, f"in{job.source.suffix}"),
-                target=Path(folder, f"out{job.target.suffix}"),
+                source=folder / f"in{job.source.suffix}",
+                target=folder / f"out{job.target.suffix}",
             )
             began = time.perf_counter()
             _transfer(job.source_url, "fetched", lambda files, path: files.get_file(path, str(here.source)))

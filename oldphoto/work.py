@@ -127,6 +127,8 @@ def plan_restoration(
         except PhotoError as error:
             raise UsageError(str(error)) from error
     plan = batch.plan(source, output, photo_naming(format), overwrite=overwrite, save_masks=save_masks, leave_out=masks)
+    # To do photos again is no word about the masks, which a person may have edited since.
+    plan = replace(plan, jobs=tuple(replace(job, keeps_mask=job.save_mask is not None) for job in plan.jobs))
     return plan if masks is None else _with_own_masks(plan, masks)
 
 
@@ -134,9 +136,7 @@ def _with_own_masks(plan: Plan, masks: Path) -> Plan:
     own = _own_masks(masks, plan.found.names) if masks.is_dir() else dict.fromkeys(plan.found.names, masks)
     if not own:
         raise UsageError(f"no mask in {masks} has the name of a photo: call a.jpg's a.png, as oldphoto mask does")
-    for path in (path for job in plan.jobs for path in (job.target, job.save_mask)):
-        if path is not None and any(batch.same(path, mask) for mask in set(own.values())):
-            raise UsageError(f"{path} is one of your own masks and would be overwritten: give another folder")
+    batch.refuse_overwriting(plan, set(own.values()), "one of your own masks")
     return replace(plan, jobs=tuple(replace(job, mask=own.get(job.name)) for job in plan.jobs))
 
 
@@ -147,14 +147,12 @@ def _own_masks(folder: Path, names: Sequence[PurePosixPath]) -> dict[PurePosixPa
     except UsageError as error:
         raise UsageError(f"no mask found in {folder}") from error
     by_name = {batch.fold(mask): mask for mask in masks}
-    found = {}
-    for name, given in zip(names, batch.assign_names(names, batch.mask_name), strict=True):
-        mask = by_name.get(batch.fold(given)) or by_name.get(batch.fold(name))
-        if mask is not None:
-            found[name] = mask
-    rest = set(masks) - set(found.values())
-    by_stem = {batch.fold(mask.with_suffix("")): mask for mask in sorted(rest, reverse=True)}
-    of: dict[PurePosixPath, PurePosixPath] = {}
+    assigned = zip(names, batch.assign_names(names, batch.mask_name), strict=True)
+    found = {name: by_name[batch.fold(given)] for name, given in assigned if batch.fold(given) in by_name}
+    rest = sorted(set(masks) - set(found.values()), reverse=True)
+    of = {by_name[batch.fold(name)]: name for name in names if name not in found and batch.fold(name) in by_name}
+    found |= {name: mask for mask, name in of.items()}
+    by_stem = {batch.fold(mask.with_suffix("")): mask for mask in sorted(rest, key=lambda mask: mask not in of)}
     for name in names:
         mask = by_stem.get(batch.fold(name.with_suffix("")))
         if name not in found and mask is not None:
@@ -596,7 +594,7 @@ def _save_mask(mask: FloatImage, path: Path, keeps: bool) -> str | None:
     there = read_mask(path)
     if there.shape == mask.shape and np.abs(there - mask).max() < 1 / 255:
         return None
-    return f"{path} is there, another mask, and is kept: give another folder, --mask to repair by it, or --overwrite"
+    return f"{path} is there, another mask, and is kept: delete it, give another folder, or --mask to repair by it"
 
 
 def _damaged_share(restoration: Restoration) -> float | None:

@@ -550,3 +550,18 @@ def test_a_page_that_is_damaged_is_named(photo: Photo, tmp_path: Path) -> None:
     result = run("denoise", tmp_path / "scan.tif", tmp_path / "out.tif", "--method", "median")
     assert result.exit_code == 1
     assert "scan.tif: page 2: is damaged" in result.stderr
+
+
+def test_no_file_that_deblurring_reads_is_overwritten(photo: Photo, tmp_path: Path) -> None:
+    for name in ("photo.png", "sharp.png"):
+        write_photo(PhotoFile(np.ascontiguousarray(photo("coffee")[:64, :64])), tmp_path / name)
+    Image.fromarray(np.full((5, 5), 255, np.uint8)).save(tmp_path / "psf.png")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    deblur = ("deblur", tmp_path / "photo.png")
+    for command in (
+        (*deblur, tmp_path / "sharp.png", "--compare", tmp_path / "s.png", "--reference", tmp_path / "sharp.png"),
+        (*deblur, tmp_path / "psf.png", "--psf", tmp_path / "psf.png"),
+        (*deblur, tmp_path / "new.png", "--psf", tmp_path / "psf.png", "--compare", tmp_path / "psf.png"),
+    ):
+        assert run(*command, "--overwrite").exit_code == 2
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

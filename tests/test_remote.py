@@ -20,6 +20,7 @@ from oldphoto.batch import Job, Outcome, Plan, Result, Work  # noqa: E402
 from oldphoto.cli import common  # noqa: E402
 from oldphoto.errors import UsageError  # noqa: E402
 from oldphoto.imagefile import read_photo  # noqa: E402
+from oldphoto.imagefile.files import temporary_folder  # noqa: E402
 from oldphoto.work import ageing, log_line, photo_naming, report_entry  # noqa: E402
 from oldphoto.workers import most_pixels  # noqa: E402
 
@@ -206,3 +207,28 @@ def test_a_log_of_urls_is_verified_where_they_lead(memory, tmp_path: Path) -> No
         ("memory:///out/a.png", "altered"),
         ("memory:///in/a.png", "altered"),
     ]
+
+
+def test_two_places_of_this_machine_that_are_one_by_a_link_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.png").write_bytes(encoded())
+    (tmp_path / "alias").symlink_to("in")
+    with pytest.raises(UsageError, match="the output is the input"):
+        remote.plan(f"local://{tmp_path}/in", tmp_path / "alias", photo_naming())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs locks")
+def test_what_a_killed_run_had_fetched_is_removed_and_nothing_that_is_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with temporary_folder("oldphoto-1-") as used:
+        (used / "in.png").touch()
+        left = tmp_path / "oldphoto-2-dead"
+        left.mkdir()
+        for name in ("in.png", ".in-use"):
+            (left / name).touch()
+        remote.staging(ageing)
+        assert (used / "in.png").exists()
+        assert not left.exists()
+    assert not used.exists()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
@@ -101,9 +101,13 @@ def deblur(
         from oldphoto import batch
         from oldphoto.work import photo_naming
 
+        if reference is not None and not reference.is_file():
+            raise UsageError(f"no such reference: {reference}")
         plan = batch.plan(source, output, photo_naming(), overwrite=overwrite)
+        given = [path for path in (reference, Path(psf)) if path is not None]
+        batch.refuse_overwriting(plan, given, "the reference or the point-spread function")
         if sheet is not None:
-            refuse_sheet(sheet, plan, reference, overwrite)
+            refuse_sheet(sheet, plan, given, overwrite)
         return plan
 
     make_work = partial(
@@ -122,8 +126,8 @@ def deblur(
     carry_out(run, make_plan, make_work)
 
 
-def refuse_sheet(sheet: Path, plan: Plan, reference: Path | None, overwrite: bool) -> None:
-    """Refuse a comparison that would overwrite a photo, or that has no single photo to show.
+def refuse_sheet(sheet: Path, plan: Plan, given: Sequence[Path], overwrite: bool) -> None:
+    """Refuse a comparison that would overwrite a photo or what else is ``given``, or that has no single photo to show.
 
     Raises
     ------
@@ -136,11 +140,9 @@ def refuse_sheet(sheet: Path, plan: Plan, reference: Path | None, overwrite: boo
         raise UsageError("--compare shows one photo: give a photo as INPUT, not a folder")
     if sheet.suffix.lower() != ".png":
         raise UsageError(f"{sheet}: --compare writes a PNG: give a name that ends in .png")
-    if reference is not None and not reference.is_file():
-        raise UsageError(f"no such reference: {reference}")
     job = plan.jobs[0]
-    if batch.same(sheet, job.source) or batch.same(sheet, reference) or batch.same_place(sheet, job.target):
-        raise UsageError(f"{sheet} is the input, the output or the reference: give the comparison a name of its own")
+    if batch.same_place(sheet, job.target) or any(batch.same(sheet, path) for path in (job.source, *given)):
+        raise UsageError(f"{sheet} is another file of this command: give the comparison a name of its own")
     if sheet.exists() and not overwrite:
         raise UsageError(f"{sheet} exists: give another name, or --overwrite")
     if job.kept:

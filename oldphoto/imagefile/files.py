@@ -6,8 +6,10 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 import socket
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ if sys.platform != "win32":
 
 PART_SUFFIX = ".oldphoto-part"
 
+_LOCK = ".in-use"
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 _PART_NAME = re.compile(r"\.([0-9a-f]{8})[0-9a-f]{24}" + re.escape(PART_SUFFIX))
 _STALE_AFTER = 600  # seconds without a write, where no lock tells more: none is written that slowly, its writer is dead
@@ -68,6 +71,32 @@ def remove_stale_parts(folder: Path) -> None:
         if name is not None:
             with contextlib.suppress(OSError):  # another run may be first
                 _remove_if_abandoned(part, here=name[1] == _HOST)
+
+
+@contextlib.contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """Yield a new folder among the system's temporary files; of a killed process, `remove_stale_folders` removes it."""
+    with tempfile.TemporaryDirectory(prefix=prefix) as folder, _marked_in_use(Path(folder, _LOCK)):
+        yield Path(folder)
+
+
+def remove_stale_folders(prefix: str) -> None:
+    """Remove the temporary folders of processes that died; none where locks do not tell which these are."""
+    for lock in Path(tempfile.gettempdir()).glob(f"{prefix}*/{_LOCK}"):
+        with contextlib.suppress(OSError):  # another run may be first, or it belongs to somebody else
+            if sys.platform != "win32" and _is_free(lock):
+                shutil.rmtree(lock.parent, ignore_errors=True)
+
+
+def _is_free(lock: Path) -> bool:
+    descriptor = os.open(lock, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held, or a file system without locks
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 @contextlib.contextmanager
