@@ -66,7 +66,15 @@ def checkpoint_folder(folder: Path | None = None) -> Path:
     Raises CheckpointError where none of them has a manifest.
     """
     asked = folder or (Path(os.environ[ENVIRONMENT]) if os.environ.get(ENVIRONMENT) else None)
-    candidates = [asked] if asked else [_HERE / "checkpoints", _HERE.parent / "checkpoints"]
+    return _first_with_manifest(asked) if asked else bundled_folder()
+
+
+def bundled_folder() -> Path:
+    """The folder that came with the program. Raises CheckpointError where it has no manifest."""
+    return _first_with_manifest(_HERE / "checkpoints", _HERE.parent / "checkpoints")
+
+
+def _first_with_manifest(*candidates: Path) -> Path:
     for candidate in candidates:
         if (candidate / MANIFEST).is_file():
             return candidate

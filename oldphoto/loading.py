@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 
 def weights_folder(weights: str | None) -> Path | None:
     """Return the folder that --weights names, None for the default."""
-    if weights is None or weights == "bundled":
+    if weights is None:
         return None
+    if weights == "bundled":
+        from oldphoto.checkpoints import bundled_folder
+
+        return bundled_folder()
     if weights == "published":
         from oldphoto.published_weights import installed
 

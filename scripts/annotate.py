@@ -37,6 +37,7 @@ from PIL import Image
 from scipy import ndimage
 
 from oldphoto.arrays import LUMA, ByteImage, FloatImage
+from oldphoto.batch import same
 from oldphoto.errors import UsageError
 from oldphoto.imagefile import read_photo
 from oldphoto.scratches import ScratchDetector
@@ -276,8 +277,12 @@ def show(photos: list[Path], folder: Path, zoom: int, found: bool, plain: bool) 
 def paint_all(annotations: Path, photos: Path, sheets: Path | None, zoom: int) -> None:
     """Paint the masks of all decisions in a folder, and say how much is marked.
 
-    Raises UsageError for a decision that cannot be understood, or a photo that is not there.
+    Raises UsageError for a decision that cannot be understood, or a photo that is not there, or would be overwritten.
     """
+    if same(annotations, photos):
+        raise UsageError(
+            f"{annotations} is the folder of the photos: give their masks, which have their names, another"
+        )
     for decisions in sorted(annotations.glob("*.txt")):
         scan = Scan(photo_of(decisions.stem, photos))
         try:

@@ -56,7 +56,7 @@ def main() -> None:
     weights = mean([load_file(checkpoints.verify(*place)) for place in found])
     averaged = {"run": int(time.time()), "mean of": [record.sha256 for record in records]}
     runs = {run["run"]: run for record in records for run in record.training}
-    earlier = [runs[begun] for begun in sorted(runs)]
+    earlier = [runs[begun] for begun in sorted(runs, key=str)]
     checkpoints.save(
         arguments.network,
         weights,

@@ -19,8 +19,10 @@ import parity
 def main() -> None:
     """Print a row for each array of each fixture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("networks", nargs="*", metavar="NETWORK", choices=[[], *parity.NETS])
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help=", ".join(parity.NETS))
     networks = parser.parse_args().networks
+    if unknown := set(networks) - set(parity.NETS):
+        parser.error(f"no such network: {', '.join(sorted(unknown))}; there are {', '.join(parity.NETS)}")
     print("| fixture | array | largest difference | of the range |\n|---|---|---:|---:|")
     for net in networks or parity.NETS:
         for found in parity.measured(net):

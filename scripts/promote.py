@@ -47,7 +47,7 @@ def better(name: str, candidate: dict[str, Any], present: dict[str, Any] | None)
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The networks of a manifest, none if it does not exist."""
+    """The networks of a manifest, none of a folder without one."""
     path = folder / MANIFEST
     networks: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["networks"] if path.exists() else {}
     return networks
@@ -72,6 +72,8 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.into.mkdir(exist_ok=True)
     for folder in arguments.trained:
+        if not read(folder):
+            raise CheckpointError(f"{folder}: no trained networks here ({MANIFEST} is missing)")
         for name, entry in read(folder).items():
             taken = arguments.force or better(name, entry, read(arguments.into).get(name))
             print(f"{name}: {'taken from' if taken else 'kept, not better:'} {folder}  {entry['scores']}")

@@ -19,8 +19,9 @@ from in_this_process import InThisProcess
 
 from oldphoto import __version__
 from oldphoto.batch import Found, Job, Outcome, Plan
+from oldphoto.checkpoints import bundled_folder
 from oldphoto.cli import common, main
-from oldphoto.errors import CheckpointError, UsageError
+from oldphoto.errors import CheckpointError, PhotoError, UsageError
 from oldphoto.imagefile import PIXEL_LIMIT, Photo, read_mask, read_photo, write_mask, write_photo
 
 
@@ -149,14 +150,18 @@ def test_a_mask_that_was_edited_is_not_overwritten(stage):
     assert oldphoto("restore", "in", "out", *save).exit_code == 0
     write_mask(np.ones((24, 32), np.float32), Path("masks/a.png"))
     edited, found = Path("masks/a.png").read_bytes(), Path("masks/b.png").read_bytes()
-    again = oldphoto("restore", "in", "elsewhere", *save)
-    assert again.exit_code == 0, again.output
-    assert Path("masks/a.png").read_bytes() == edited
-    told = [line for line in again.stderr.splitlines() if "warning" in line]
-    assert len(told) == 1
-    assert str(Path("masks/a.png")) in told[0]
-    assert "--overwrite" in told[0]
-    assert oldphoto("restore", "in", "elsewhere", *save, "--overwrite").exit_code == 0
+    for again in (
+        oldphoto("restore", "in", "elsewhere", *save),
+        oldphoto("restore", "in", "out", *save, "--overwrite"),
+    ):
+        assert again.exit_code == 0, again.output
+        assert Path("masks/a.png").read_bytes() == edited
+        told = [line for line in again.stderr.splitlines() if "warning" in line]
+        assert len(told) == 1
+        assert str(Path("masks/a.png")) in told[0]
+        assert "delete it" in told[0]
+    Path("masks/a.png").unlink()
+    assert oldphoto("restore", "in", "out", *save, "--overwrite").exit_code == 0
     assert Path("masks/a.png").read_bytes() == found
 
 
@@ -199,13 +204,20 @@ def test_the_options_reach_the_restorer(stage):
     assert oldphoto("restore", "in", "out", *options).exit_code == 0
     assert stage.made == [(RestoreOptions(False, False, 0.5, 128), "cpu", Path("mine"))]
     assert oldphoto("restore", "in", "out2", "--weights", "bundled").exit_code == 0
-    assert stage.made[1] == (RestoreOptions(), "auto", None)
+    assert stage.made[1] == (RestoreOptions(), "auto", bundled_folder())
     faces = ("--face-fidelity", "0.3", "--face-model", "mine.pth", "--face-detector", "cnn")
     assert oldphoto("restore", "in", "out3", *faces).exit_code == 0
     assert stage.made[2][0] == RestoreOptions(face_fidelity=0.3, face_model=Path("mine.pth"), face_detector="cnn")
 
 
-@pytest.mark.parametrize("option", [("--face-fidelity", "1.1"), ("--face-fidelity", "nan"), ("--face-detector", "eye")])
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--face-fidelity", "1.1"), ("--face-fidelity", "nan"), ("--face-detector", "eye"),
+        ("--no-faces", "--face-fidelity", "1"), ("--no-faces", "--face-detector", "cnn"),
+        ("--no-faces", "--face-model", "mine.pth"),
+    ],
+)  # fmt: skip
 def test_face_options_that_make_no_sense_are_refused(stage, option):
     make_photo("in/a.png")
     done = oldphoto("restore", "in", "out", *option)
@@ -396,6 +408,75 @@ def test_a_mask_that_may_be_of_two_photos_is_not_guessed(stage):
     Path("masks/a.png").rename("masks/a.jpg.png")
     assert oldphoto("restore", "in", "again", "--mask", "masks").exit_code == 0
     assert [mask is None for mask in stage.masks[1:]] == [False, True]
+
+
+def test_a_mask_that_was_saved_for_another_photo_is_not_taken_for_one_of_its_name(stage):
+    """Saved for a.jpg, before a.png came."""
+    make_photo("in/a.jpg")
+    assert oldphoto("restore", "in", "out", "--with-scratch", "--save-masks", "masks").exit_code == 0
+    make_photo("in/a.png")
+    refused = oldphoto("restore", "in", "again", "--mask", "masks")
+    assert refused.exit_code == 2
+    assert "masks/a.png may be the mask of a.png or of a.jpg: call it a.png.png or a.jpg.png" in refused.stderr
+
+
+def test_a_mask_that_was_edited_since_is_told_of(stage):
+    make_photo("in/a.png")
+    assert oldphoto("restore", "in", "out", "--with-scratch", "--save-masks", "masks").exit_code == 0
+    assert "newer" not in oldphoto("restore", "in", "out", "--mask", "masks").stderr
+    os.utime("masks/a.png", (2**32, 2**32))
+    done = oldphoto("restore", "in", "out", "--mask", "masks")
+    assert "photos or masks newer than their finished outputs, which are kept (--overwrite" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("restore", "in", "out", "--log", "s3://archive/run.jsonl"),
+        ("restore", "in", "out", "--report", "s3://archive/page.html"),
+        ("mask", "in", "s3://archive/masks"),
+        ("denoise", "s3://archive/in", "out"),
+    ],
+)
+def test_urls_are_refused_where_only_paths_are_taken(stage, command):
+    """They would become folders of such names here."""
+    make_photo("in/a.png")
+    done = oldphoto(*command)
+    assert done.exit_code == 2
+    assert "is a URL" in done.stderr
+    assert listing() == {"in": None, "in/a.png": Path("in/a.png").read_bytes()}
+
+
+@pytest.mark.parametrize("log", ["out", "all"])
+def test_the_log_is_no_folder_that_photos_go_into(stage, log):
+    make_photo("in/a.png")
+    done = oldphoto("restore", "in", "out" if log == "out" else "all/out", "--log", log)
+    assert done.exit_code == 2
+    assert f"{log} is a folder" in done.stderr
+    assert not Path(log).exists()
+
+
+def test_a_page_that_cannot_be_made_leaves_no_log_behind(stage, monkeypatch):
+    make_photo("in/a.png")
+
+    def refuse(*_):
+        raise PhotoError("page.html: cannot be written (No space left on device)")
+
+    monkeypatch.setattr("oldphoto.report.ReportWriter.__enter__", refuse)
+    assert oldphoto("restore", "in", "out", "--log", "log.jsonl", "--report", "page.html").exit_code == 2
+    assert not Path("log.jsonl").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="needs permissions that bind")
+def test_a_folder_that_cannot_be_entered_costs_its_photos_alone(stage):
+    make_photo("in/a.png")
+    make_photo("in/locked/b.png")
+    Path("in/locked").chmod(0o444)
+    done = oldphoto("restore", "in", "out")
+    Path("in/locked").chmod(0o755)
+    assert done.exit_code == 1
+    assert Path("out/a.png").exists()
+    assert "in/locked/b.png" in done.stderr
 
 
 def test_a_photo_newer_than_its_finished_output_is_told_of(stage):

@@ -49,6 +49,8 @@ class PathType(click.Path):
         """Return a text as a path."""
         if not str(value):
             self.fail("the path is empty", param, ctx)
+        if "://" in str(value):
+            self.fail(f"{value!r} is a URL, which only INPUT and OUTPUT of restore may be", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -283,8 +285,9 @@ def carry_out(run: Run, make_plan: Callable[[], Plan], make_work: Callable[[], W
                 say(f"oldphoto: {note}")
         if run.dry_run:
             _show(plan)
-            return
-        complete = _work_through(run, plan, _outcomes(run, plan, make_work, workers, stack), interrupts)
+            complete = not plan.found.unreadable
+        else:
+            complete = _work_through(run, plan, _outcomes(run, plan, make_work, workers, stack), interrupts)
     if not complete:
         click.get_current_context().exit(FAILED)
 
@@ -313,6 +316,7 @@ def _outcomes(
 
     pending = len(plan.pending)
     if not pending:
+        batch.remove_stale_parts(plan.jobs)
         return batch.run(plan.jobs, _no_work)
     if run.cluster is not None:
         cluster = stack.enter_context(run.cluster())
@@ -341,10 +345,6 @@ def _work_through(run: Run, plan: Plan, outcomes: Iterator[Outcome], interrupts:
     complete = True
     with ExitStack() as stack:
         records: list[Callable[[Outcome], object]] = []
-        if run.log is not None:
-            log = open_log(run.log)
-            stack.callback(_close, log)
-            records.append(lambda outcome: log.write(log_line(outcome) + "\n"))
         if run.report is not None:
             try:
                 page = stack.enter_context(ReportWriter(run.report, "Restored photos", __version__))
@@ -352,6 +352,10 @@ def _work_through(run: Run, plan: Plan, outcomes: Iterator[Outcome], interrupts:
                 raise UsageError(str(error)) from error
             in_order = stack.enter_context(_InOrder(plan, lambda outcome: page.add(report_entry(outcome))))
             records.append(in_order.add)
+        if run.log is not None:  # which cannot be taken back, where the page can not be made
+            log = open_log(run.log)
+            stack.callback(_close, log)
+            records.append(lambda outcome: log.write(log_line(outcome) + "\n"))
         # None: tqdm itself looks whether stderr is a terminal.
         bar = stack.enter_context(
             tqdm(
@@ -496,7 +500,8 @@ def _refuse_side_file(path: Path | None, plan: Plan) -> None:
         raise UsageError(f"{path} has the name of a photo: give the log or report another")
     if any(same(path, mask) for mask in {job.mask for job in plan.jobs}):
         raise UsageError(f"{path} is one of your own masks: give the log or report another name")
-    if path.is_dir():
+    outputs = {Path(os.path.realpath(folder)) for job in plan.jobs for folder in job.folders}
+    if path.is_dir() or any(real in (folder, *folder.parents) for folder in outputs):
         raise UsageError(f"{path} is a folder: give the log or report a file name")
     refuse_unwritable(path.parent)
 
@@ -508,9 +513,10 @@ def _some(things: Sequence[object]) -> str:
 
 
 def _is_newer(job: Job) -> bool:
-    """Tell whether a photo was written after its output, or another has taken its place."""
+    """Tell whether a photo, or its mask, was written after its output, or another has taken its place."""
     try:
-        return job.is_here and job.source.stat().st_mtime > job.target.stat().st_mtime
+        finished = job.target.stat().st_mtime if job.is_here else math.inf
+        return any(path.stat().st_mtime > finished for path in (job.source, job.mask) if path is not None)
     except OSError:  # gone: told when it is read
         return False
 
@@ -525,7 +531,8 @@ def _notes(plan: Plan, verbose: bool) -> Iterator[str]:
         yield f"note: outputs renamed, for they would overwrite each other: {_some(renamed)}{more}"
     newer = [job.name for job in plan.jobs if job.kept and _is_newer(job)]
     if newer:
-        yield f"note: newer than their finished outputs, which are kept (--overwrite does them again): {_some(newer)}"
+        what = "photos or masks newer" if any(job.mask for job in plan.jobs) else "newer"
+        yield f"note: {what} than their finished outputs, which are kept (--overwrite does them again): {_some(newer)}"
     unmasked = sum(1 for job in plan.jobs if job.kept and job.save_mask and not exists(job.save_mask))
     if unmasked:
         yield f"note: {unmasked} finished photos are kept and get no mask (--overwrite does them again)"

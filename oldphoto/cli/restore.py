@@ -14,6 +14,7 @@ from oldphoto import loading
 from oldphoto.classical.methods import BYTES_A_PIXEL, method_and_psf
 from oldphoto.cli.common import (
     FAILED,
+    NumberType,
     PathType,
     PlaceType,
     Run,
@@ -113,7 +114,7 @@ def _verify(ctx: click.Context, param: click.Parameter, path: Path | None) -> No
 )
 @click.option(
     "--worker-cpus",
-    type=click.FloatRange(min=0, min_open=True),
+    type=NumberType(min=0, min_open=True),
     default=1,
     show_default=True,
     metavar="N",
@@ -121,7 +122,7 @@ def _verify(ctx: click.Context, param: click.Parameter, path: Path | None) -> No
 )
 @click.option(
     "--worker-gpus",
-    type=click.FloatRange(min=0),
+    type=NumberType(min=0),
     metavar="SHARE",
     help="GPUs, or a share of one, for each (by default half a one where there are any).",
 )
@@ -169,6 +170,10 @@ def restore(
     """
     if save_masks is not None and not (with_scratch or mask):
         raise click.UsageError("--save-masks needs masks to save: add --with-scratch or --mask.")
+    if no_faces and (face_model is not None or face_detector != "hog" or face_fidelity > 0):
+        raise click.UsageError("--face-model, --face-detector and --face-fidelity are for faces: leave out --no-faces.")
+    if ray is None and (worker_cpus != 1 or worker_gpus is not None):
+        raise click.UsageError("--worker-cpus and --worker-gpus are for --ray.")
 
     def make_plan() -> Plan:
         from oldphoto import remote

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from oldphoto.cli.common import NumberType
+
 NETWORKS = ("scratches", "tone", "autoencoders", "translation", "faces", "denoiser")
 
 
@@ -34,13 +36,13 @@ NETWORKS = ("scratches", "tone", "autoencoders", "translation", "faces", "denois
     multiple=True,
     help="Masks of the damage in real scans, for the scratch detector; may be given several times.",
 )
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop after so many minutes.")
+@click.option("--minutes", type=NumberType(min=0, min_open=True), help="Stop after so many minutes.")
 @click.option("--steps", type=click.IntRange(min=1), help="Stop after so many steps.")
 @click.option("--resume", is_flag=True, help="Go on from the weights in --out.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--crop", type=click.IntRange(min=64), default=128, show_default=True, help="Side of the crops, px.")
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=8e-4, show_default=True)
+@click.option("--learning-rate", type=NumberType(min=0, min_open=True), default=8e-4, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; 1 beside other work.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that age photos.")
