@@ -58,6 +58,9 @@ def _files_for_faces(options: RestoreOptions) -> Iterator[Path]:
             yield options.face_model
 
 
+_COMPARED = ("input", "input_sha256", "mask", "mask_sha256", "output", "output_sha256")  # of a record, which is long
+
+
 @dataclass(frozen=True)
 class Finding:
     """What became of a file that a log names: `state` is "ok", "altered", "missing" or "unrecorded"."""
@@ -69,7 +72,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Log:
-    """The records of a log: for each output the last that says how it was made."""
+    """What the records of a log tell of files: for each output the last that says how it was made."""
 
     restored: Mapping[str, Mapping[str, Any]]
     kept: tuple[tuple[str, str], ...]
@@ -100,7 +103,7 @@ def read_log(path: Path) -> Log:
                 elif record["status"] == "failed":
                     continue
                 elif record["status"] != "kept" and record.get("output_sha256"):
-                    restored[record["output"]] = record
+                    restored[record["output"]] = {name: record.get(name) for name in _COMPARED}
                 else:
                     others[record["input"] or "", record["output"]] = None
     except OSError as error:
