@@ -9,14 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 import traceback
 import unicodedata
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path, PurePosixPath
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from oldphoto.errors import OldphotoError, UsageError, WorkerError
@@ -30,6 +31,7 @@ UNREAD_PICTURES = frozenset({
 """Suffixes of pictures of kinds that are not read, in lower case."""
 
 _LOOK_AHEAD = 4  # photos a worker that are handed out before one of them has ended
+_UNHEARD = 1.0  # seconds after which one that waits looks for signals, where these do not wake it (Windows)
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,10 @@ class Outcome:
     result: Result = Result()
     error: str = ""
     traceback: str = ""
+
+
+Inbox = SimpleQueue[Outcome | BaseException | None]
+"""How jobs ended, and requests to end: None. Signal handlers may put these in: its `put` may interrupt itself."""
 
 
 def plan(
@@ -427,64 +433,139 @@ def run(
     workers: int = 1,
     done: str = "restored",
     abort: Callable[[], None] = lambda: None,
+    inbox: Inbox | None = None,
 ) -> Iterator[Outcome]:
     """Do the jobs and yield how each ended, as it ends; with one worker that is their order.
 
     A job that fails, for whatever reason, becomes an outcome and never stops the others; one that takes long holds none
-    up. An interrupt (Ctrl-C, or a KeyboardInterrupt thrown in) aborts the job at work; with several workers no new job
-    starts, those at work finish and are yielded, unless a second interrupt comes.
+    up. A request to end, which is a None in the `inbox` or, without one, a KeyboardInterrupt, aborts the job at work;
+    with several workers no new job starts, those at work finish and are yielded, unless a second request comes.
 
     Parameters
     ----------
     jobs
         The jobs of a plan.
     work
-        Does one job: reads, restores and writes. Called from several threads where `workers` is more than 1.
+        Does one job: reads, restores and writes. Called from several threads where `workers` is more than 1, from
+        another than this where there is an `inbox`.
     workers
         How many jobs are worked on at once.
     done
         The status of a job that succeeded.
     abort
-        Makes the calls of `work` that are under way fail at once, after a second interrupt.
+        Makes the calls of `work` that are under way fail at once.
+    inbox
+        Where a signal handler, which may raise nothing, puts requests to end: an exception that comes between an
+        outcome and whom it is told to would cost it.
 
     Raises
     ------
     KeyboardInterrupt
-        After an interrupt, when the jobs at work have ended.
+        After a request to end, when the jobs at work have ended.
     """
-    if workers == 1:
+    if workers == 1 and inbox is None:
         for job in jobs:
             yield _attempt(job, work, done)
         return
-    waiting: set[Future[Outcome]] = set()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="oldphoto")
+    inbox = inbox or SimpleQueue()
+    feed = _Feed(jobs, workers * _LOOK_AHEAD)
+    threads = [_post((_attempt(job, work, done) for job in feed), inbox) for _ in range(workers)]
+    requests = 0
     try:
-        for job in jobs:
-            waiting.add(pool.submit(_attempt, job, work, done))
-            if len(waiting) >= workers * _LOOK_AHEAD:
-                yield from _ended(waiting)
-        while waiting:
-            yield from _ended(waiting)
-    except KeyboardInterrupt:
-        try:
-            pool.shutdown(wait=True, cancel_futures=True)
-        except KeyboardInterrupt:
-            abort()
-            pool.shutdown(wait=True, cancel_futures=True)
-        yield from (future.result() for future in waiting if not future.cancelled())
-        raise
+        for outcome in _received(inbox, workers):
+            if outcome is None:
+                requests += 1
+                feed.stop()
+                if workers == 1 or requests > 1:
+                    abort()
+            elif not (requests and workers == 1 and outcome.status == "failed"):
+                feed.more()
+                yield outcome
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        feed.stop()
+        for thread in threads:
+            thread.join()
+    if requests:
+        raise KeyboardInterrupt
 
 
-def _ended(waiting: set[Future[Outcome]]) -> Iterator[Outcome]:
-    """Wait until a job ends, yield all that have, and take each out of `waiting` once it is told."""
-    for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-        outcome = future.result()
+def awaited(outcomes: Iterable[Outcome], inbox: Inbox) -> Iterator[Outcome]:
+    """Yield the outcomes, for which another thread waits, as they come; raise KeyboardInterrupt at a request to end."""
+    _post(outcomes, inbox)
+    for outcome in _received(inbox, 1):
+        if outcome is None:
+            raise KeyboardInterrupt
+        yield outcome
+
+
+class _Feed:
+    """Jobs for several threads, so many ahead of those that were asked for; none after a stop."""
+
+    def __init__(self, jobs: Iterable[Job], ahead: int) -> None:
+        self._jobs = iter(jobs)
+        self._one_takes = threading.Lock()
+        self._room = threading.Semaphore(ahead)
+        self._stopped = False
+
+    def __iter__(self) -> Iterator[Job]:
+        while True:
+            self._room.acquire()
+            with self._one_takes:
+                job = None if self._stopped else next(self._jobs, None)
+            if job is None:
+                self._room.release()  # to the next that waits
+                return
+            yield job
+
+    def more(self) -> None:
+        """Let one job more be taken."""
+        self._room.release()
+
+    def stop(self) -> None:
+        """Let no more be taken."""
+        self._stopped = True
+        self._room.release()
+
+
+def _post(outcomes: Iterable[Outcome], inbox: Inbox) -> threading.Thread:
+    """Start a thread that puts the outcomes into the inbox, as they come, and at last what they end with."""
+
+    def post() -> None:
         try:
-            yield outcome
-        finally:  # an interrupt that is thrown in comes from who was told
-            waiting.discard(future)
+            for outcome in outcomes:
+                inbox.put(outcome)
+            inbox.put(StopIteration())
+        except BaseException as error:
+            inbox.put(error)
+
+    thread = threading.Thread(target=post, name="oldphoto", daemon=True)
+    thread.start()
+    return thread
+
+
+def _received(inbox: Inbox, threads: int) -> Iterator[Outcome | None]:
+    """Yield what so many threads post, and before it None for each request to end; raise what ends one too early."""
+    waiting: deque[Outcome | BaseException | None] = deque()
+    while threads or waiting:
+        try:
+            # Requests overtake: outcomes may be told more slowly than they come.
+            while not waiting or not inbox.empty():
+                waiting.append(inbox.get(timeout=_UNHEARD))
+        except Empty:
+            continue
+        except KeyboardInterrupt:
+            waiting.append(None)
+        if None in waiting:
+            waiting.remove(None)
+            yield None
+            continue
+        received = waiting.popleft()
+        if isinstance(received, StopIteration):
+            threads -= 1
+        elif isinstance(received, BaseException):
+            raise received
+        else:
+            yield received
 
 
 def _attempt(job: Job, work: Work, done: str) -> Outcome:

@@ -9,12 +9,15 @@ import threading
 import time
 import unicodedata
 from pathlib import Path, PurePosixPath
+from queue import SimpleQueue
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from oldphoto.batch import (
+    Inbox,
     Job,
     Naming,
     Plan,
@@ -381,6 +384,31 @@ def test_a_second_interrupt_aborts_what_is_at_work():
         for outcome in outcomes:
             told.append(outcome.status)
     assert told == ["failed", "failed"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX signals")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_outcome_is_lost_to_a_request_to_end_whenever_it_comes(workers: int) -> None:
+    rng = np.random.default_rng(workers)
+    for _ in range(60):
+        inbox: Inbox = SimpleQueue()
+        worked, told = [], []
+
+        def work(job: Job, worked: list[str] = worked) -> Result:
+            time.sleep(0.001)
+            worked.append(job.source.name)
+            return Result()
+
+        before = signal.signal(signal.SIGALRM, lambda *_, inbox=inbox: inbox.put(None))
+        try:
+            signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.001, 0.03))
+            with pytest.raises(KeyboardInterrupt):
+                for outcome in run(jobs_of(*map(str, range(500))), work, workers, inbox=inbox):
+                    told.append(outcome.job.source.name)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert sorted(told) == sorted(worked)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no file locks there")

@@ -12,10 +12,12 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -24,7 +26,7 @@ from oldphoto import __version__
 from oldphoto.errors import PhotoError, UsageError
 
 if TYPE_CHECKING:
-    from oldphoto.batch import Job, Outcome, Plan, Work
+    from oldphoto.batch import Inbox, Job, Outcome, Plan, Work
     from oldphoto.ray_batch import Cluster
     from oldphoto.workers import Workers
 
@@ -287,7 +289,8 @@ def carry_out(run: Run, make_plan: Callable[[], Plan], make_work: Callable[[], W
             _show(plan)
             complete = not plan.found.unreadable
         else:
-            complete = _work_through(run, plan, _outcomes(run, plan, make_work, workers, stack), interrupts)
+            outcomes = _outcomes(run, plan, make_work, workers, stack, interrupts.inbox)
+            complete = _work_through(run, plan, outcomes, interrupts)
     if not complete:
         click.get_current_context().exit(FAILED)
 
@@ -308,7 +311,7 @@ def _planned(run: Run, make_plan: Callable[[], Plan]) -> Plan:
 
 
 def _outcomes(
-    run: Run, plan: Plan, make_work: Callable[[], Work], workers: Workers, stack: ExitStack
+    run: Run, plan: Plan, make_work: Callable[[], Work], workers: Workers, stack: ExitStack, inbox: Inbox
 ) -> Iterator[Outcome]:
     """Load what the work needs, before anything is touched; then do the jobs as the outcomes are asked for."""
     from oldphoto import batch
@@ -317,19 +320,19 @@ def _outcomes(
     pending = len(plan.pending)
     if not pending:
         batch.remove_stale_parts(plan.jobs)
-        return batch.run(plan.jobs, _no_work)
+        return batch.run(plan.jobs, _no_work, inbox=inbox)
     if run.cluster is not None:
         cluster = stack.enter_context(run.cluster())
         cluster.check(make_work)
         batch.remove_stale_parts(plan.jobs)
-        return cluster.run(plan.jobs, make_work, run.done, run.timeout)
+        return batch.awaited(cluster.run(plan.jobs, make_work, run.done, run.timeout), inbox)
     memory = max(run.memory_a_pixel, MEMORY_A_PIXEL)
     jobs = min(run.jobs or default_jobs(pending, run.device, most_pixels(plan.pending), memory), pending)
     workers.grow(jobs)
     stack.callback(batch.remove_stale_parts, plan.jobs)  # of workers that an interrupt killed
     stack.enter_context(workers)
     batch.remove_stale_parts(plan.jobs)
-    return batch.run(plan.jobs, workers, jobs, run.done, workers.kill)
+    return batch.run(plan.jobs, workers, jobs, run.done, workers.kill, inbox)
 
 
 def _work_through(run: Run, plan: Plan, outcomes: Iterator[Outcome], interrupts: _Interrupts) -> bool:
@@ -365,17 +368,13 @@ def _work_through(run: Run, plan: Plan, outcomes: Iterator[Outcome], interrupts:
             )
         )
         try:
-            ended = _in_turn(unreadable_outcomes(plan.found), outcomes)
-            outcome = next(ended, None)
-            while outcome is not None:
-                with interrupts:
+            with interrupts:
+                for outcome in chain(unreadable_outcomes(plan.found), outcomes):
                     counts[outcome.status] += 1
                     with bar.external_write_mode():
                         _tell(outcome, run, told)
                         complete &= _record(outcome, records, run.log)
                     bar.update()
-                # Raised in here it would cost the outcomes of what is at work.
-                outcome = ended.throw(KeyboardInterrupt) if interrupts.take() else next(ended, None)
         finally:
             bar.close()
             if not run.quiet:
@@ -394,12 +393,6 @@ def _record(outcome: Outcome, records: list[Callable[[Outcome], object]], log: P
             records.remove(record)
             complete = False
     return complete
-
-
-def _in_turn(*parts: Iterable[Outcome]) -> Generator[Outcome, None, None]:
-    """Yield what all of them do, and let them know of what is thrown in."""
-    for part in parts:
-        yield from part
 
 
 class _InOrder:
@@ -446,32 +439,31 @@ def _close(log: IO[str]) -> None:
 
 
 class _Interrupts:
-    """Requests to end: Ctrl-C, a batch system's, those of a terminal that closes. In a ``with`` block they wait."""
+    """Requests to end: Ctrl-C, a batch system's, those of a terminal that closes.
+
+    In a ``with`` block they go into the inbox of `oldphoto.batch.run`; elsewhere they are raised.
+    """
 
     def __init__(self) -> None:
-        self._holding = self._waiting = False
+        self.inbox: Inbox = SimpleQueue()
+        self._posting = False
 
     def handle(self, number: int, frame: object) -> None:
         """Take a signal."""
-        if not self._holding:
+        if not self._posting:
             raise KeyboardInterrupt
-        self._waiting = True
-
-    def take(self) -> bool:
-        """Tell whether one waits, which is then seen to."""
-        waiting, self._waiting = self._waiting, False
-        return waiting
+        self.inbox.put(None)
 
     def __enter__(self) -> None:
-        self._holding = True
+        self._posting = True
 
     def __exit__(self, *_: object) -> None:
-        self._holding = False
+        self._posting = False
 
 
 @contextmanager
 def _stops_interrupt() -> Iterator[_Interrupts]:
-    """Let all requests to end do the same, and let them wait where they would lose what has ended."""
+    """Let all requests to end do the same."""
     interrupts, replaced = _Interrupts(), {}
     if threading.current_thread() is threading.main_thread():
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
