@@ -152,7 +152,8 @@ def jpeg_quality(path: Path) -> int | None:
 
 def _advice(path: Path, noise: Noise, blur: Blur | None, toned: bool, damaged: bool) -> str | None:
     """The command that fits what was found."""
-    photo = subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
+    name = f".{os.sep}{path}" if str(path).startswith("-") else str(path)  # else it would be taken for an option
+    photo = subprocess.list2cmdline([name]) if os.name == "nt" else shlex.quote(name)
     blurred = blur is not None and blur.confidence >= SURE
     if toned or damaged:
         options = " --with-scratch" * damaged

@@ -138,7 +138,7 @@ def test_how_to_deblur_is_checked_though_there_is_nothing_to_do(stage):
 def test_log_and_report_are_two_files_however_they_are_called(stage):
     make_photo("in/a.png")
     Path("there").mkdir()
-    refused = oldphoto("restore", "in", "out", "--log", "there/../told", "--report", "told")
+    refused = oldphoto("restore", "in", "out", "--log", "there/../told.html", "--report", "told.html")
     assert refused.exit_code == 2
     assert "both the log and the report" in refused.output
 
@@ -521,8 +521,8 @@ def test_no_photo_begins_with_a_time_that_nothing_can_wait_for(stage, seconds):
 
 def test_the_log_and_the_page_are_two_files(stage):
     make_photo("in/a.jpg")
-    assert oldphoto("restore", "in", "out", "--log", "run", "--report", "./run").exit_code == 2
-    assert not Path("run").exists()
+    assert oldphoto("restore", "in", "out", "--log", "run.html", "--report", "./run.html").exit_code == 2
+    assert not Path("run.html").exists()
 
 
 @pytest.mark.parametrize("option", ["--log", "--report"])
@@ -769,3 +769,13 @@ def test_the_program_returns_the_exit_codes():
     assert refused.returncode == 2
     assert refused.stderr == "oldphoto: no such file or folder: gone\n"
     assert not Path("out").exists()
+
+
+def test_the_page_takes_the_place_of_no_other_kind_of_file(stage):
+    make_photo("in/a.png")
+    assert oldphoto("restore", "in", "out", "--log", "log.jsonl").exit_code == 0
+    before = listing()
+    refused = oldphoto("restore", "in", "again", "--report", "log.jsonl")
+    assert refused.exit_code == 2
+    assert "give --report a name that ends in .html" in refused.stderr
+    assert listing() == before

@@ -303,6 +303,8 @@ def _planned(run: Run, make_plan: Callable[[], Plan]) -> Plan:
         plan = make_plan()
         for side_file in (run.log, run.report):
             _refuse_side_file(side_file, plan)
+        if run.report is not None and run.report.suffix.lower() not in (".html", ".htm"):
+            raise UsageError(f"{run.report} would be replaced by a page: give --report a name that ends in .html")
         if run.log is not None and run.report is not None and same_place(run.log, run.report):
             raise UsageError(f"{run.log} is both the log and the report: give each a name of its own")
     except OSError as error:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import click
 
-from oldphoto.cli.common import NumberType
+from oldphoto.cli.common import NumberType, PathType
 
 NETWORKS = ("scratches", "tone", "autoencoders", "translation", "faces", "denoiser")
 
 
 @click.command()
 @click.argument("network", type=click.Choice(NETWORKS))
-@click.option("--data", type=click.Path(path_type=Path), help="Folder of training photographs.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for weights and manifest.")
+@click.option("--data", type=PathType(), help="Folder of training photographs.")
+@click.option("--out", type=PathType(), required=True, help="Folder for weights and manifest.")
 @click.option(
     "--config",
     type=click.Choice(["compact", "published"]),
@@ -25,13 +25,13 @@ NETWORKS = ("scratches", "tone", "autoencoders", "translation", "faces", "denois
 )
 @click.option(
     "--noise2noise",
-    type=click.Path(path_type=Path),
+    type=PathType(),
     metavar="DIR",
     help="Instead of --data: fine-tune the translation on the noise of your own scans in DIR, without clean versions.",
 )
 @click.option(
     "--annotations",
-    type=click.Path(path_type=Path),
+    type=PathType(),
     metavar="DIR",
     multiple=True,
     help="Masks of the damage in real scans, for the scratch detector; may be given several times.",
