@@ -56,7 +56,7 @@ def deblurring(how: tuple[str, str, float | None], weights: str | None, **others
     def make(tile: int | None, device: str) -> Deblurrer:
         return Deblurrer(*how, device, weights_folder(weights), tile)
 
-    return work.deblurring(make, **others)
+    return work.deblurring(make, weights=_hash_of_denoiser(weights) if how[0] == "hqs" else {}, **others)
 
 
 def denoising(method: str, weights: str | None, **options: Any) -> Work:
@@ -78,7 +78,15 @@ def denoising(method: str, weights: str | None, **options: Any) -> Work:
 
         return change
 
-    return filtering(make, "denoise", **options)
+    hashes = _hash_of_denoiser(weights) if method in denoising.NEEDS_NETWORK else {}
+    return filtering(make, "denoise", weights=hashes, **options)
+
+
+def _hash_of_denoiser(weights: str | None) -> dict[str, str]:
+    from oldphoto import checkpoints
+
+    _, record = checkpoints.find("denoiser", checkpoints.own_folder(weights_folder(weights)))
+    return {record.name: record.sha256}
 
 
 def ageing(**options: Any) -> Work:

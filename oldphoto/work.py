@@ -455,6 +455,7 @@ def filtering(
     quality: int = 95,
     stamp: bool = True,
     max_pixels: int = PIXEL_LIMIT,
+    weights: Mapping[str, str] | None = None,
 ) -> Work:
     """Return the work that writes a photo, or every page of a TIFF, with other pixels; gray ones stay gray.
 
@@ -472,6 +473,8 @@ def filtering(
         Let the EXIF Software tag say what changed the photo.
     max_pixels
         Larger photos are refused.
+    weights
+        The networks that take part, and the hashes of their weights.
 
     Raises
     ------
@@ -480,6 +483,7 @@ def filtering(
     """
     filters = WithLessMemory(make, tile, device)
     software = SOFTWARE if stamp else None
+    made_by = {"version": __version__} | ({"weights": dict(weights)} if weights else {})
 
     def work(job: Job) -> Result:
         watch = _Stopwatch()
@@ -513,7 +517,7 @@ def filtering(
             pages=file.pages,
             input_sha256=file.sha256,
             output_sha256=written.sha256,
-            made_by={"version": __version__} | {key: told[0] if file.pages == 1 else told for key, told in how.items()},
+            made_by=made_by | {key: told[0] if file.pages == 1 else told for key, told in how.items()},
         )
 
     return work

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
+from oldphoto import checkpoints
 from oldphoto.arrays import FloatImage
 from oldphoto.classical.blind import estimate_blur
 from oldphoto.classical.deblurring import Deblurrer
@@ -303,6 +304,7 @@ def test_every_page_is_done_and_keeps_profile_exif_and_depth(
 
 
 def test_what_was_found_and_done_is_in_the_log(bundled: Bundled, photo: Photo, tmp_path: Path) -> None:
+    """With the weights of the network that takes part."""
     bundled("denoiser")
     _, seen = blurred(photo, "camera", motion(15, 30), 0.05)
     write_photo(PhotoFile(seen), tmp_path / "in.png")
@@ -315,6 +317,8 @@ def test_what_was_found_and_done_is_in_the_log(bundled: Bundled, photo: Photo, t
         found, kind = ("psf", "motion:") if command == "deblur" else ("noise", "gaussian ")
         assert record["method"] == ("wiener" if command == "deblur" else "auto")
         assert record[found].startswith(kind)
+        hashes = {"denoiser": checkpoints.find("denoiser")[1].sha256}
+        assert record.get("weights") == (hashes if command == "denoise" else None)
         assert f"{found}: {record[found]}" in told.stderr
 
 

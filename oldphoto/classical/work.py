@@ -39,7 +39,7 @@ def deblurring(
     max_pixels
         Larger photos are refused.
     options
-        ``tile``, ``device``, ``quality`` and ``stamp`` of `oldphoto.work.filtering`.
+        ``tile``, ``device``, ``quality``, ``stamp`` and ``weights`` of `oldphoto.work.filtering`.
     """
 
     def change(deblurrer: Deblurrer, rgb: FloatImage) -> Filtered:
