@@ -397,27 +397,24 @@ def test_masks_that_belong_to_no_photo_or_not_to_all_are_told_of(stage):
     assert "note: 2 of 3 photos have no mask of yours" in done.stderr
 
 
-def test_a_mask_that_may_be_of_two_photos_is_not_guessed(stage):
-    """Saved for a.jpg, before a.tif came."""
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ("a.tif", "a.jpg or of a.tif: call it a.jpg.png or a.tif.png"),
+        ("a.png", "a.png or of a.jpg: call it a.png.png or a.jpg.png"),
+    ],
+)
+def test_a_mask_that_may_be_of_two_photos_is_not_guessed(stage, other, told):
+    """Saved for a.jpg, before the other came."""
     make_photo("in/a.jpg")
     assert oldphoto("restore", "in", "out", "--with-scratch", "--save-masks", "masks").exit_code == 0
-    make_photo("in/a.tif")
+    make_photo(f"in/{other}")
     refused = oldphoto("restore", "in", "again", "--mask", "masks")
     assert refused.exit_code == 2
-    assert "masks/a.png may be the mask of a.jpg or of a.tif: call it a.jpg.png or a.tif.png" in refused.stderr
+    assert f"masks/a.png may be the mask of {told}" in refused.stderr
     Path("masks/a.png").rename("masks/a.jpg.png")
     assert oldphoto("restore", "in", "again", "--mask", "masks").exit_code == 0
     assert [mask is None for mask in stage.masks[1:]] == [False, True]
-
-
-def test_a_mask_that_was_saved_for_another_photo_is_not_taken_for_one_of_its_name(stage):
-    """Saved for a.jpg, before a.png came."""
-    make_photo("in/a.jpg")
-    assert oldphoto("restore", "in", "out", "--with-scratch", "--save-masks", "masks").exit_code == 0
-    make_photo("in/a.png")
-    refused = oldphoto("restore", "in", "again", "--mask", "masks")
-    assert refused.exit_code == 2
-    assert "masks/a.png may be the mask of a.png or of a.jpg: call it a.png.png or a.jpg.png" in refused.stderr
 
 
 def test_a_mask_that_was_edited_since_is_told_of(stage):

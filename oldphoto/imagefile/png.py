@@ -96,7 +96,9 @@ def take_apart(data: bytes) -> Parts:
     """
     parts = Parts()
     kept: list[bytes | memoryview] = [SIGNATURE]
+    end = len(SIGNATURE)
     for kind, whole in _chunks(data):
+        end += len(whole)
         content = bytes(whole[8:-4]) if kind in (*_NAMES, *_COLOURS) else b""
         if kind in _COLOURS:
             kept.append(whole)
@@ -115,7 +117,7 @@ def take_apart(data: bytes) -> Parts:
             _take_text(parts, kind, content)
     parts.picture = b"".join(kept)
     parts.warnings = list(dict.fromkeys(parts.warnings))
-    behind = data[sum(len(whole) for _, whole in _chunks(data)) + len(SIGNATURE) :]
+    behind = data[end:]
     if behind.strip(b"\0"):
         parts.warnings.append(f"{len(behind):,} bytes behind the picture left out")
     return parts
